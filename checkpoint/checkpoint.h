@@ -1,0 +1,117 @@
+// Checkpoints: named ranges of tensors -> durable, committed, verifiable files, and back on any
+// number of ranks.
+//
+// Format: FORMAT.md. Saving here is synchronous and collective. The order of syncs and the commit
+// record are what makes a checkpoint count: a directory without a valid COMMIT is never restored.
+#ifndef LONGSPAN_CHECKPOINT_CHECKPOINT_H_
+#define LONGSPAN_CHECKPOINT_CHECKPOINT_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "checkpoint/file_system.h"
+#include "kernels/device/tensor_view.h"
+#include "parallel/transport/transport.h"
+
+namespace longspan {
+
+// The flat range of one tensor that this rank holds. Registered once; memory stays the owner's.
+struct StateRegion {
+  std::string group;   // "/parameters", "/optimizer/first_moment", ...
+  std::string tensor;  // "model.norm.weight"
+  DType dtype = DType::kF32;
+  std::vector<int64_t> global_shape;  // of the whole tensor
+  int64_t flat_begin = 0;             // elements of the flattened tensor
+  int64_t flat_end = 0;
+  void* data = nullptr;  // flat_end - flat_begin elements
+};
+
+struct CheckpointOptions {
+  std::string directory;  // runs/NAME/checkpoints; its parent exists
+  std::string run_id;
+  int keep_last = 3;       // newest committed steps kept, at least 1
+  int64_t keep_every = 0;  // steps that are multiples of this are kept for good; 0: none
+};
+
+// What a save took.
+struct SaveReport {
+  std::string directory;  // of the committed step
+  int64_t bytes = 0;      // of this rank's file
+  double seconds = 0;
+  // What went wrong after the commit, which stands: `latest` not updated, an old checkpoint not
+  // removed. Alike on all ranks.
+  std::vector<std::string> warnings;
+};
+
+// A committed checkpoint, as found on disk.
+struct CheckpointInfo {
+  std::string directory;
+  int64_t generation = 0;
+  int64_t step = 0;
+  int ranks = 0;
+  std::string run_id;
+  std::string metadata;  // the JSON object given to Save
+};
+
+// Saves the steps of one attempt of a run. Collective: every rank calls the same functions in the
+// same order. Thread-safety: one thread at a time.
+class CheckpointWriter {
+ public:
+  // Creates the directory and a new generation (O_EXCL) that fences off older attempts. Collective;
+  // fails on every rank if it fails on one, naming a rank, its host and the path that it does not
+  // see. `files` and `transport` must outlive the writer.
+  static absl::StatusOr<std::unique_ptr<CheckpointWriter>> Open(FileSystem& files,
+                                                                CheckpointOptions options,
+                                                                Transport& transport);
+  virtual ~CheckpointWriter() = default;
+  virtual int64_t generation() const = 0;
+  // Writes and commits `regions` as `step`. `metadata` is a JSON object, equal on all ranks, kept
+  // in the manifest (model, optimizer, schedule, data cursor, seeds). The regions of all ranks
+  // together hold every element of every tensor exactly once; a rank has at most one region of a
+  // tensor. On any rank's failure every rank returns an error, the step is not committed, and the
+  // previous checkpoint stays. InvalidArgument: wrong regions or metadata; AlreadyExists: this
+  // generation has committed the step already; FailedPrecondition: a newer attempt of the run has
+  // started; ResourceExhausted: the disk is full; Unavailable: a peer is gone (if it went last of
+  // all, the step may be committed, whole).
+  virtual absl::StatusOr<SaveReport> Save(int64_t step, const std::vector<StateRegion>& regions,
+                                          const std::string& metadata) = 0;
+};
+
+// Committed checkpoints under `directory`, newest (highest generation, then step) first.
+// Directories without a valid commit record are left out; `skipped`, if not null, gets a line for
+// each, saying why. Empty if there is no such directory.
+absl::StatusOr<std::vector<CheckpointInfo>> ListCheckpoints(
+    FileSystem& files, const std::string& directory, std::vector<std::string>* skipped = nullptr);
+
+// Reads manifest and commit record of one step directory. DataLoss if it is not whole.
+absl::StatusOr<CheckpointInfo> ReadCheckpointInfo(FileSystem& files,
+                                                  const std::string& step_directory);
+
+// Fills `regions` (whatever ranges this rank holds now) from the files of any number of old ranks.
+// Every chunk that is read is verified against its CRC. Not collective. DataLoss names file and
+// offset of what does not verify; NotFound names a tensor that the checkpoint lacks,
+// InvalidArgument one of another shape or dtype. After an error the regions' contents are
+// undefined.
+absl::Status RestoreRegions(FileSystem& files, const CheckpointInfo& info,
+                            const std::vector<StateRegion>& regions);
+
+// Reads every byte of every file and compares with the manifest; also the state hash with the
+// tensors' bytes. DataLoss names every file and byte range that differ.
+absl::Status VerifyCheckpoint(FileSystem& files, const CheckpointInfo& info);
+
+// Names, shapes and dtypes of all tensors of a checkpoint.
+struct CheckpointTensor {
+  std::string group, tensor;
+  DType dtype = DType::kF32;
+  std::vector<int64_t> global_shape;
+};
+absl::StatusOr<std::vector<CheckpointTensor>> ListTensors(FileSystem& files,
+                                                          const CheckpointInfo& info);
+
+}  // namespace longspan
+
+#endif  // LONGSPAN_CHECKPOINT_CHECKPOINT_H_

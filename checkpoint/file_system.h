@@ -1,0 +1,62 @@
+// FileSystem: every file operation of a checkpoint goes through this interface, so that tests can
+// record the order of syncs, inject errors and enumerate crash states, and so that other ways to
+// write (io_uring) can take its place.
+//
+// Thread-safety: implementations are thread-safe; one File is used by one thread at a time unless
+// it says otherwise. Errors: absl::Status with the operation, the path and the system's reason;
+// NotFound, AlreadyExists, PermissionDenied and ResourceExhausted (disk full) keep their own codes.
+// EINTR and short transfers are handled inside.
+#ifndef LONGSPAN_CHECKPOINT_FILE_SYSTEM_H_
+#define LONGSPAN_CHECKPOINT_FILE_SYSTEM_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace longspan {
+
+// An open file. Closed, unsynced, by the destructor.
+class File {
+ public:
+  virtual ~File() = default;
+  virtual absl::Status WriteAt(int64_t offset, const void* data, int64_t bytes) = 0;
+  // Reads exactly `bytes`; DataLoss if the file ends before.
+  virtual absl::Status ReadAt(int64_t offset, void* data, int64_t bytes) = 0;
+  virtual absl::StatusOr<int64_t> Size() = 0;
+  // Reserves space so that a full disk is found before anything is written.
+  virtual absl::Status Reserve(int64_t bytes) = 0;
+  // fdatasync. After a failure the file's contents are unknown: never retry.
+  virtual absl::Status Sync() = 0;
+};
+
+class FileSystem {
+ public:
+  virtual ~FileSystem() = default;
+  // O_CREAT | O_EXCL | O_RDWR.
+  virtual absl::StatusOr<std::unique_ptr<File>> Create(const std::string& path) = 0;
+  virtual absl::StatusOr<std::unique_ptr<File>> OpenForRead(const std::string& path) = 0;
+  virtual absl::StatusOr<std::unique_ptr<File>> OpenForWrite(const std::string& path) = 0;
+  virtual absl::Status CreateDirectory(const std::string& path) = 0;
+  // fsync of the directory itself: makes creations, renames and removals in it durable.
+  virtual absl::Status SyncDirectory(const std::string& path) = 0;
+  virtual absl::Status Rename(const std::string& from, const std::string& to) = 0;
+  // A file or an empty directory.
+  virtual absl::Status Remove(const std::string& path) = 0;
+  // Names, sorted, without "." and "..".
+  virtual absl::StatusOr<std::vector<std::string>> List(const std::string& path) = 0;
+  virtual bool Exists(const std::string& path) = 0;
+
+  absl::StatusOr<std::string> ReadAll(const std::string& path);
+};
+
+// The real one.
+FileSystem& PosixFileSystem();
+
+}  // namespace longspan
+
+#endif  // LONGSPAN_CHECKPOINT_FILE_SYSTEM_H_

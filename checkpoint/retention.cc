@@ -1,0 +1,72 @@
+#include "checkpoint/retention.h"
+
+#include <algorithm>
+#include <set>
+
+namespace longspan {
+
+std::vector<std::string> ApplyRetention(FileSystem& files, const CheckpointOptions& options,
+                                        const StepName& newest) {
+  std::vector<std::string> problems;
+  const std::string& directory = options.directory;
+  absl::StatusOr<std::vector<std::string>> names = files.List(directory);
+  if (!names.ok()) return {"old checkpoints stay: " + std::string(names.status().message())};
+  if (HighestGeneration(*names) > newest.generation) {
+    return {"old checkpoints stay: another attempt of this run has started in " + directory};
+  }
+  const std::string newest_path = JoinPath(directory, StepDirectoryName(newest));
+  std::vector<std::string> skipped;
+  absl::StatusOr<std::vector<CheckpointInfo>> committed =
+      ListCheckpoints(files, directory, &skipped);
+  if (!committed.ok()) {
+    return {"old checkpoints stay: " + std::string(committed.status().message())};
+  }
+  if (committed->empty() || committed->front().directory != newest_path) {
+    problems.push_back("old checkpoints stay, the new one does not read back:");
+    problems.insert(problems.end(), skipped.begin(), skipped.end());
+    return problems;
+  }
+
+  std::vector<std::string> doomed;
+  std::set<int64_t> kept_for_good;
+  for (size_t i = 0; i < committed->size(); ++i) {
+    const CheckpointInfo& info = (*committed)[i];  // newest first
+    const bool marked = options.keep_every > 0 && info.step % options.keep_every == 0 &&
+                        kept_for_good.insert(info.step).second;
+    if (i >= static_cast<size_t>(options.keep_last) && !marked) doomed.push_back(info.directory);
+  }
+  for (const std::string& name : *names) {
+    const std::string path = JoinPath(directory, name);
+    if (!ParseStepDirectoryName(name)) continue;
+    // Listed, not probed: an error must not look like a missing commit record.
+    absl::StatusOr<std::vector<std::string>> content = files.List(path);
+    if (!content.ok()) {
+      problems.push_back(std::string(content.status().message()));
+    } else if (!std::binary_search(content->begin(), content->end(), kCommitName)) {
+      doomed.push_back(path);
+    } else if (std::none_of(committed->begin(), committed->end(),
+                            [&](const CheckpointInfo& info) { return info.directory == path; })) {
+      problems.push_back("committed, but unreadable, and kept: " + path);
+      for (const std::string& line : skipped) {
+        if (line.find(path) != std::string::npos) problems.back() += ": " + line;
+      }
+    }
+  }
+  bool deleted = false;
+  for (const std::string& path : doomed) {
+    if (absl::Status status = DeleteStepDirectory(files, path); !status.ok()) {
+      problems.push_back("old checkpoint " + path +
+                         " is not removed: " + std::string(status.message()));
+    } else {
+      deleted = true;
+    }
+  }
+  if (deleted) {
+    if (absl::Status status = files.SyncDirectory(directory); !status.ok()) {
+      problems.push_back(std::string(status.message()));
+    }
+  }
+  return problems;
+}
+
+}  // namespace longspan

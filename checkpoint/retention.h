@@ -1,0 +1,25 @@
+// Which checkpoints stay. Called after a newer one is committed, by rank 0 alone.
+#ifndef LONGSPAN_CHECKPOINT_RETENTION_H_
+#define LONGSPAN_CHECKPOINT_RETENTION_H_
+
+#include <string>
+#include <vector>
+
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/file_system.h"
+#include "checkpoint/step_directory.h"
+
+namespace longspan {
+
+// Deletes, of committed steps, all but the newest `options.keep_last` and, of each multiple of
+// `options.keep_every`, the newest generation; and unfinished saves of this generation and older
+// ones. `newest` has just been committed: nothing is deleted unless it reads back whole (manifest
+// and commit record). A directory with a commit record that does not read back is kept, for
+// somebody to look at, and does not count. Returns what could not be done, one line each; nothing
+// here fails a save.
+std::vector<std::string> ApplyRetention(FileSystem& files, const CheckpointOptions& options,
+                                        const StepName& newest);
+
+}  // namespace longspan
+
+#endif  // LONGSPAN_CHECKPOINT_RETENTION_H_

@@ -1,0 +1,148 @@
+#include "kernels/activation.h"
+
+#include <cstdint>
+
+#include "kernels/cpu/row_blocks.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/activation.cc"
+#include "hwy/foreach_target.h"
+// Highway wants foreach_target.h first.
+#include "hwy/highway.h"
+#include "kernels/cpu/lanes-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace longspan {
+namespace HWY_NAMESPACE {
+namespace {
+
+void SwiGluRow(const float* gate, const float* up, int64_t ffn, float* y) {
+  ForLanes(ffn, [&](auto d, int64_t i) HWY_ATTR {
+    const auto g = hn::LoadU(d, gate + i);
+    hn::StoreU(hn::Mul(hn::Mul(g, Sigmoid(d, g)), hn::LoadU(d, up + i)), d, y + i);
+  });
+}
+
+void SwiGluGradientRow(const float* dy, const float* gate, const float* up, int64_t ffn,
+                       float* dgate, float* dup) {
+  ForLanes(ffn, [&](auto d, int64_t i) HWY_ATTR {
+    const auto gradient = hn::LoadU(d, dy + i);
+    const auto g = hn::LoadU(d, gate + i);
+    const auto u = hn::LoadU(d, up + i);
+    const auto s = Sigmoid(d, g);
+    const auto silu = hn::Mul(g, s);
+    // silu' = s * (1 + g * (1 - s)) = s + silu * (1 - s).
+    const auto slope = hn::MulAdd(silu, hn::Sub(hn::Set(d, 1.0f), s), s);
+    hn::StoreU(hn::Mul(hn::Mul(gradient, u), slope), d, dgate + i);
+    hn::StoreU(hn::Mul(gradient, silu), d, dup + i);
+  });
+}
+
+// 0.5 (1 + tanh(u)) is sigmoid(2u), so with u = sqrt(2/pi) (x + 0.044715 x^3) GELU is x *
+// sigmoid(2u).
+constexpr float kTwoU = 1.5957691216057308f;  // 2 sqrt(2/pi)
+constexpr float kCubic = 0.044715f;
+
+void GeluRow(const float* x, int64_t width, float* y) {
+  ForLanes(width, [&](auto d, int64_t i) HWY_ATTR {
+    const auto v = hn::LoadU(d, x + i);
+    const auto factor = hn::MulAdd(hn::Mul(v, v), hn::Set(d, kTwoU * kCubic), hn::Set(d, kTwoU));
+    hn::StoreU(hn::Mul(v, Sigmoid(d, hn::Mul(v, factor))), d, y + i);
+  });
+}
+
+void GeluGradientRow(const float* dy, const float* x, int64_t width, float* dx) {
+  ForLanes(width, [&](auto d, int64_t i) HWY_ATTR {
+    const auto v = hn::LoadU(d, x + i);
+    const auto square = hn::Mul(v, v);
+    const auto factor = hn::MulAdd(square, hn::Set(d, kTwoU * kCubic), hn::Set(d, kTwoU));
+    const auto s = Sigmoid(d, hn::Mul(v, factor));
+    const auto factor_slope =
+        hn::MulAdd(square, hn::Set(d, 3.0f * kTwoU * kCubic), hn::Set(d, kTwoU));
+    const auto one_minus = hn::Sub(hn::Set(d, 1.0f), s);
+    const auto slope = hn::MulAdd(hn::Mul(v, s), hn::Mul(one_minus, factor_slope), s);
+    hn::StoreU(hn::Mul(hn::LoadU(d, dy + i), slope), d, dx + i);
+  });
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace longspan
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace longspan {
+
+HWY_EXPORT(SwiGluRow);
+HWY_EXPORT(SwiGluGradientRow);
+HWY_EXPORT(GeluRow);
+HWY_EXPORT(GeluGradientRow);
+
+void SwiGluForward(TensorView gate_up, TensorView y, Stream& stream) {
+  LONGSPAN_CHECK(y.rank() == 2, "y is (rows, ffn)");
+  const int64_t rows = y.dim(0), ffn = y.dim(1);
+  CheckMatrix(y, rows, ffn);
+  CheckMatrix(gate_up, rows, 2 * ffn);
+  stream.Launch("swiglu_forward", [=, threads = &stream.device().threads()] {
+    ForRowBlocks(*threads, rows, ffn, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) {
+        const float* gate = gate_up.data<float>() + r * gate_up.stride(0);
+        HWY_DYNAMIC_DISPATCH(SwiGluRow)
+        (gate, gate + ffn, ffn, y.data<float>() + r * y.stride(0));
+      }
+    });
+  });
+}
+
+void SwiGluBackward(TensorView dy, TensorView gate_up, TensorView dgate_up, Stream& stream) {
+  LONGSPAN_CHECK(dy.rank() == 2, "dy is (rows, ffn)");
+  const int64_t rows = dy.dim(0), ffn = dy.dim(1);
+  CheckMatrix(dy, rows, ffn);
+  CheckMatrix(gate_up, rows, 2 * ffn);
+  CheckMatrix(dgate_up, rows, 2 * ffn);
+  stream.Launch("swiglu_backward", [=, threads = &stream.device().threads()] {
+    ForRowBlocks(*threads, rows, ffn, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) {
+        const float* gate = gate_up.data<float>() + r * gate_up.stride(0);
+        float* dgate = dgate_up.data<float>() + r * dgate_up.stride(0);
+        HWY_DYNAMIC_DISPATCH(SwiGluGradientRow)
+        (dy.data<float>() + r * dy.stride(0), gate, gate + ffn, ffn, dgate, dgate + ffn);
+      }
+    });
+  });
+}
+
+void GeluForward(TensorView x, TensorView y, Stream& stream) {
+  LONGSPAN_CHECK(x.rank() == 2, "x is (rows, width)");
+  const int64_t rows = x.dim(0), width = x.dim(1);
+  CheckMatrix(x, rows, width);
+  CheckMatrix(y, rows, width);
+  stream.Launch("gelu_forward", [=, threads = &stream.device().threads()] {
+    ForRowBlocks(*threads, rows, width, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) {
+        HWY_DYNAMIC_DISPATCH(GeluRow)
+        (x.data<float>() + r * x.stride(0), width, y.data<float>() + r * y.stride(0));
+      }
+    });
+  });
+}
+
+void GeluBackward(TensorView dy, TensorView x, TensorView dx, Stream& stream) {
+  LONGSPAN_CHECK(x.rank() == 2, "x is (rows, width)");
+  const int64_t rows = x.dim(0), width = x.dim(1);
+  CheckMatrix(dy, rows, width);
+  CheckMatrix(x, rows, width);
+  CheckMatrix(dx, rows, width);
+  stream.Launch("gelu_backward", [=, threads = &stream.device().threads()] {
+    ForRowBlocks(*threads, rows, width, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) {
+        HWY_DYNAMIC_DISPATCH(GeluGradientRow)
+        (dy.data<float>() + r * dy.stride(0), x.data<float>() + r * x.stride(0), width,
+         dx.data<float>() + r * dx.stride(0));
+      }
+    });
+  });
+}
+
+}  // namespace longspan
+#endif  // HWY_ONCE

@@ -1,0 +1,157 @@
+#include "kernels/elementwise.h"
+
+#include <cstring>
+#include <vector>
+
+#include "kernels/cpu/row_blocks.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/elementwise.cc"
+#include "hwy/foreach_target.h"
+// Highway wants foreach_target.h first.
+#include "hwy/highway.h"
+#include "kernels/cpu/lanes-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace longspan {
+namespace HWY_NAMESPACE {
+namespace {
+
+void AddRow(const float* x, int64_t count, float* y) {
+  ForLanes(count, [&](auto d, int64_t i) HWY_ATTR {
+    hn::StoreU(hn::Add(hn::LoadU(d, y + i), hn::LoadU(d, x + i)), d, y + i);
+  });
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace longspan
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace longspan {
+namespace {
+
+// Two tensors of one shape as runs of elements that are contiguous in both: run r = i * inner + j
+// starts at element i * outer_stride + j * inner_stride of its tensor.
+struct Runs {
+  int64_t count = 0;
+  int64_t length = 0;
+  int64_t inner = 1;
+  int64_t x_outer_stride = 0, x_inner_stride = 0;
+  int64_t y_outer_stride = 0, y_inner_stride = 0;
+
+  int64_t XOffset(int64_t run) const {
+    return run / inner * x_outer_stride + run % inner * x_inner_stride;
+  }
+  int64_t YOffset(int64_t run) const {
+    return run / inner * y_outer_stride + run % inner * y_inner_stride;
+  }
+};
+
+Runs RunsOf(const TensorView& x, const TensorView& y) {
+  LONGSPAN_CHECK(x.dtype() == y.dtype(), "dtypes differ");
+  LONGSPAN_CHECK(x.rank() == y.rank() && x.rank() >= 1 && x.rank() <= 3,
+                 "expects two tensors of one shape with 1 to 3 dimensions");
+  for (int axis = 0; axis < x.rank(); ++axis)
+    LONGSPAN_CHECK(x.dim(axis) == y.dim(axis), "shapes differ");
+  Runs runs;
+  if (x.empty()) return runs;
+  if (x.contiguous() && y.contiguous()) {
+    // Blocks of a task each, and a shorter last one that the caller clips.
+    runs.length = kTaskElements;
+    runs.count = (x.elements() + kTaskElements - 1) / kTaskElements;
+    runs.x_outer_stride = runs.y_outer_stride = kTaskElements;
+    return runs;
+  }
+  const int last = x.rank() - 1;
+  runs.length = x.dim(last);
+  runs.count = x.elements() / runs.length;
+  runs.inner = last == 2 ? x.dim(1) : 1;
+  runs.x_outer_stride = x.stride(0);
+  runs.y_outer_stride = y.stride(0);
+  if (last == 2) {
+    runs.x_inner_stride = x.stride(1);
+    runs.y_inner_stride = y.stride(1);
+  }
+  return runs;
+}
+
+// Calls body(x offset, y offset, elements) for every run, in parallel.
+template <typename Body>
+void ForRuns(ThreadPool& threads, const Runs& runs, int64_t elements, const Body& body) {
+  ForRowBlocks(threads, runs.count, runs.length, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r)
+      body(runs.XOffset(r), runs.YOffset(r), std::min(runs.length, elements - r * runs.length));
+  });
+}
+
+}  // namespace
+
+HWY_EXPORT(AddRow);
+
+void Zero(TensorView x, Stream& stream) {
+  LONGSPAN_CHECK(x.contiguous(), "Zero needs a contiguous tensor");
+  stream.Launch("zero", [=, threads = &stream.device().threads()] {
+    char* const bytes = static_cast<char*>(x.raw());
+    ForRowBlocks(*threads, x.bytes(), 1,
+                 [&](int64_t begin, int64_t end) { std::memset(bytes + begin, 0, end - begin); });
+  });
+}
+
+void Copy(TensorView x, TensorView y, Stream& stream) {
+  const Runs runs = RunsOf(x, y);
+  stream.Launch("copy", [=, threads = &stream.device().threads()] {
+    const int64_t size = SizeOf(x.dtype());
+    const char* const from = static_cast<const char*>(x.raw());
+    char* const to = static_cast<char*>(y.raw());
+    ForRuns(*threads, runs, x.elements(), [&](int64_t x_at, int64_t y_at, int64_t count) {
+      std::memcpy(to + y_at * size, from + x_at * size, count * size);
+    });
+  });
+}
+
+void Add(TensorView x, TensorView y, Stream& stream) {
+  LONGSPAN_CHECK(x.dtype() == DType::kF32, "Add expects f32");
+  const Runs runs = RunsOf(x, y);
+  stream.Launch("add", [=, threads = &stream.device().threads()] {
+    const float* const from = x.data<float>();
+    float* const to = y.data<float>();
+    ForRuns(*threads, runs, x.elements(), [&](int64_t x_at, int64_t y_at, int64_t count) {
+      HWY_DYNAMIC_DISPATCH(AddRow)(from + x_at, count, to + y_at);
+    });
+  });
+}
+
+void AddBias(TensorView bias, TensorView y, Stream& stream) {
+  LONGSPAN_CHECK(y.rank() == 2, "y is (rows, width)");
+  const int64_t rows = y.dim(0), width = y.dim(1);
+  CheckMatrix(y, rows, width);
+  CheckVector(bias, width);
+  stream.Launch("add_bias", [=, threads = &stream.device().threads()] {
+    ForRowBlocks(*threads, rows, width, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) HWY_DYNAMIC_DISPATCH(AddRow)
+      (bias.data<float>(), width, y.data<float>() + r * y.stride(0));
+    });
+  });
+}
+
+void BiasBackward(TensorView dy, TensorView dbias, Stream& stream) {
+  LONGSPAN_CHECK(dy.rank() == 2, "dy is (rows, width)");
+  const int64_t rows = dy.dim(0), width = dy.dim(1);
+  CheckMatrix(dy, rows, width);
+  CheckVector(dbias, width);
+  stream.Launch("bias_backward", [=, threads = &stream.device().threads()] {
+    const ColumnSumChunks chunks(rows);
+    std::vector<float> partials(chunks.count * width, 0.0f);
+    threads->ParallelFor(chunks.count, [&](int64_t chunk) {
+      const int64_t end = std::min(rows, (chunk + 1) * chunks.rows_each);
+      for (int64_t r = chunk * chunks.rows_each; r < end; ++r) HWY_DYNAMIC_DISPATCH(AddRow)
+      (dy.data<float>() + r * dy.stride(0), width, partials.data() + chunk * width);
+    });
+    AddPartialSums(*threads, partials.data(), chunks.count, width, dbias.data<float>());
+  });
+}
+
+}  // namespace longspan
+#endif  // HWY_ONCE

@@ -1,0 +1,260 @@
+#include "kernels/device/cuda_device.h"
+
+#ifdef LONGSPAN_HAVE_CUDA
+
+#include <cuda.h>
+#include <cudaTypedefs.h>
+#include <cuda_runtime_api.h>
+
+#include <condition_variable>
+#include <mutex>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/device/check.h"
+#include "kernels/device/stream_state.h"
+
+namespace longspan {
+namespace {
+
+// Also clears the error, so that the next call does not report it again.
+absl::Status CudaStatus(cudaError_t error, const char* call) {
+  if (error == cudaSuccess) return absl::OkStatus();
+  (void)cudaGetLastError();
+  const std::string message = absl::StrCat("CUDA: ", call, ": ", cudaGetErrorString(error));
+  if (error == cudaErrorMemoryAllocation) return absl::ResourceExhaustedError(message);
+  return absl::InternalError(message);
+}
+
+void CheckCuda(cudaError_t error) {
+  LONGSPAN_CHECK(error == cudaSuccess, cudaGetErrorString(error));
+}
+
+// Lets a CUDA stream wait for events that the host completes: wait number k of the stream passes
+// when the word in pinned memory has reached k. Events complete in any order, so the word moves
+// only past those that are all done.
+class HostGate {
+ public:
+  explicit HostGate(uint32_t* word) : word_(word) {}
+
+  // The number of a new wait.
+  uint32_t Add() {
+    std::lock_guard lock(mutex_);
+    return ++added_;
+  }
+
+  void Open(uint32_t number, const absl::Status& outcome) {
+    std::lock_guard lock(mutex_);
+    if (failure_.ok() && !outcome.ok()) failure_ = outcome;
+    early_.insert(number);
+    while (early_.erase(passed_ + 1) > 0) ++passed_;
+    __atomic_store_n(word_, passed_, __ATOMIC_RELEASE);
+    changed_.notify_all();
+  }
+
+  // Afterwards nothing touches the word any more.
+  void WaitUntilAllOpen() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return passed_ == added_; });
+  }
+
+  void Fail(const absl::Status& status) {
+    std::lock_guard lock(mutex_);
+    if (failure_.ok()) failure_ = status;
+  }
+
+  absl::Status failure() const {
+    std::lock_guard lock(mutex_);
+    return failure_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  uint32_t* const word_;
+  uint32_t added_ = 0;
+  uint32_t passed_ = 0;
+  std::set<uint32_t> early_;  // open, but behind one that is not
+  absl::Status failure_;
+};
+
+// What a recorded event needs when the stream gets there.
+struct Recorded {
+  EventPromise promise;
+  std::shared_ptr<HostGate> gate;
+};
+
+// Runs on a driver thread, also when the stream has failed (which is why it is not
+// cudaLaunchHostFunc). No CUDA calls allowed.
+void CUDART_CB CompleteRecorded(cudaStream_t, cudaError_t error, void* data) {
+  const std::unique_ptr<Recorded> recorded(static_cast<Recorded*>(data));
+  if (error != cudaSuccess) {
+    recorded->gate->Fail(
+        absl::InternalError(absl::StrCat("CUDA: stream: ", cudaGetErrorString(error))));
+  }
+  recorded->promise.Complete(recorded->gate->failure());
+}
+
+}  // namespace
+
+struct CudaStreamState : Stream::State {
+  CudaStreamState(Device& owner, int device_index, PFN_cuStreamWaitValue32_v11070 wait_for_value)
+      : State(owner), index(device_index), wait_value(wait_for_value) {
+    CheckCuda(cudaSetDevice(index));
+    CheckCuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    void* pinned = nullptr;
+    CheckCuda(cudaHostAlloc(&pinned, sizeof(uint32_t), cudaHostAllocMapped));
+    word = static_cast<uint32_t*>(pinned);
+    *word = 0;
+    gate = std::make_shared<HostGate>(word);
+  }
+
+  ~CudaStreamState() override {
+    gate->WaitUntilAllOpen();
+    (void)cudaSetDevice(index);
+    (void)cudaStreamSynchronize(stream);
+    (void)cudaStreamDestroy(stream);
+    (void)cudaFreeHost(word);
+  }
+
+  void Launch(const char* name, std::function<absl::Status()>) override {
+    const std::string message = absl::StrCat("no CUDA body for '", name, "'");
+    LONGSPAN_CHECK(false, message.c_str());
+  }
+
+  Event Record() override {
+    auto recorded = std::make_unique<Recorded>();
+    recorded->gate = gate;
+    const Event event = recorded->promise.event();
+    (void)cudaSetDevice(index);
+    const absl::Status status =
+        CudaStatus(cudaStreamAddCallback(stream, CompleteRecorded, recorded.get(), 0),
+                   "cudaStreamAddCallback");
+    if (status.ok()) {
+      recorded.release();  // CompleteRecorded owns it now
+    } else {
+      gate->Fail(status);
+      recorded->promise.Complete(status);
+    }
+    return event;
+  }
+
+  void WaitFor(const Event& event) override {
+    const uint32_t number = gate->Add();
+    (void)cudaSetDevice(index);
+    const CUresult result =
+        wait_value(stream, reinterpret_cast<CUdeviceptr>(word), number, CU_STREAM_WAIT_VALUE_GEQ);
+    if (result != CUDA_SUCCESS) {
+      gate->Fail(absl::InternalError(
+          absl::StrCat("CUDA: cuStreamWaitValue32: error ", static_cast<int>(result))));
+    }
+    event.OnDone(
+        [gate = gate, number](const absl::Status& outcome) { gate->Open(number, outcome); });
+  }
+
+  absl::Status Synchronize() override {
+    (void)cudaSetDevice(index);
+    const absl::Status status = CudaStatus(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
+    if (!status.ok()) gate->Fail(status);
+    return gate->failure();
+  }
+
+  std::string Current() const override {
+    return cudaStreamQuery(stream) == cudaErrorNotReady ? "CUDA work" : "";
+  }
+
+  // Whoever asks for the handle is about to launch: a launch needs the stream's device to be
+  // current on its thread.
+  void* native() const override {
+    CheckCuda(cudaSetDevice(index));
+    return stream;
+  }
+
+  const int index;
+  const PFN_cuStreamWaitValue32_v11070 wait_value;
+  cudaStream_t stream = nullptr;
+  uint32_t* word = nullptr;
+  std::shared_ptr<HostGate> gate;
+};
+
+class CudaDevice : public Device {
+ public:
+  CudaDevice(int index, const cudaDeviceProp& properties, int threads,
+             PFN_cuStreamWaitValue32_v11070 wait_value)
+      : index_(index),
+        description_(absl::StrCat("cuda ", index, ", ", properties.name, ", ",
+                                  properties.totalGlobalMem >> 30, " GiB")),
+        wait_value_(wait_value),
+        threads_(threads) {}
+
+  DeviceKind kind() const override { return DeviceKind::kCuda; }
+  std::string description() const override { return description_; }
+  ThreadPool& threads() override { return threads_; }
+  MemoryTable& memory() override { return memory_; }
+  // The driver's streams have no names.
+  Stream CreateStream(const std::string&) override {
+    return Stream(std::make_unique<CudaStreamState>(*this, index_, wait_value_));
+  }
+
+ private:
+  const int index_;
+  const std::string description_;
+  const PFN_cuStreamWaitValue32_v11070 wait_value_;
+  ThreadPool threads_;
+  MemoryTable memory_;
+};
+
+absl::StatusOr<std::unique_ptr<Device>> OpenCuda(int index, int threads) {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error != cudaSuccess || count == 0) {
+    (void)cudaGetLastError();
+    return absl::FailedPreconditionError(absl::StrCat(
+        "no GPU can be used (", error == cudaSuccess ? "none found" : cudaGetErrorString(error),
+        "); see what nvidia-smi says, or run with device = \"cpu\""));
+  }
+  if (index < 0 || index >= count) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("GPU ", index, " was asked for, but there are ", count, "; the first is 0"));
+  }
+  cudaDeviceProp properties;
+  absl::Status status =
+      CudaStatus(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
+  if (!status.ok()) return status;
+  if (properties.major < 8) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("GPU ", index, " (", properties.name, ") has compute capability ",
+                     properties.major, ".", properties.minor, "; 8.0 is the least that is served"));
+  }
+  status = CudaStatus(cudaSetDevice(index), "cudaSetDevice");
+  if (!status.ok()) return status;
+  // From the driver by name, so that the program needs no libcuda to start.
+  void* wait_value = nullptr;
+  cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+  status = CudaStatus(cudaGetDriverEntryPointByVersion("cuStreamWaitValue32", &wait_value, 12000,
+                                                       cudaEnableDefault, &found),
+                      "cudaGetDriverEntryPointByVersion");
+  if (!status.ok()) return status;
+  if (found != cudaDriverEntryPointSuccess)
+    return absl::FailedPreconditionError("the CUDA driver is too old: 12.0 is the least served");
+  return std::make_unique<CudaDevice>(index, properties, threads,
+                                      reinterpret_cast<PFN_cuStreamWaitValue32_v11070>(wait_value));
+}
+
+}  // namespace longspan
+
+#else  // LONGSPAN_HAVE_CUDA
+
+namespace longspan {
+
+absl::StatusOr<std::unique_ptr<Device>> OpenCuda(int, int) {
+  return absl::UnimplementedError(
+      "this program was built without CUDA; build it with -DLONGSPAN_CUDA=ON, or run with device = "
+      "\"cpu\"");
+}
+
+}  // namespace longspan
+
+#endif  // LONGSPAN_HAVE_CUDA

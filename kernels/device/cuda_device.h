@@ -1,0 +1,23 @@
+// The CUDA back end of Device: streams are CUDA streams, operators with a CUDA body run there.
+//
+// Differences from a CPU stream: Launch and LaunchFallible are not served (a check fails: that
+// operator has no CUDA body), and work behind a failed event is not skipped; the failure is still
+// what events recorded later and Synchronize() report. Buffers are host memory here too so far.
+#ifndef LONGSPAN_KERNELS_DEVICE_CUDA_DEVICE_H_
+#define LONGSPAN_KERNELS_DEVICE_CUDA_DEVICE_H_
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "kernels/device/stream.h"
+
+namespace longspan {
+
+// Opens GPU `index` of this process, with `threads` >= 1 host threads beside it. Unimplemented in a
+// build without CUDA, FailedPrecondition without a driver, a GPU or one of compute capability 8.0,
+// InvalidArgument for an index beyond the last.
+absl::StatusOr<std::unique_ptr<Device>> OpenCuda(int index, int threads = 1);
+
+}  // namespace longspan
+
+#endif  // LONGSPAN_KERNELS_DEVICE_CUDA_DEVICE_H_

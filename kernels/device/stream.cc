@@ -1,0 +1,113 @@
+#include "kernels/device/stream.h"
+
+#include <condition_variable>
+#include <mutex>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "kernels/device/check.h"
+#include "kernels/device/stream_state.h"
+
+namespace longspan {
+
+struct Event::State {
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::optional<absl::Status> outcome;
+  std::vector<std::function<void(const absl::Status&)>> callbacks;
+};
+
+bool Event::Done() const {
+  if (state_ == nullptr) return true;
+  std::lock_guard lock(state_->mutex);
+  return state_->outcome.has_value();
+}
+
+absl::Status Event::Wait() const {
+  if (state_ == nullptr) return absl::OkStatus();
+  std::unique_lock lock(state_->mutex);
+  state_->changed.wait(lock, [&] { return state_->outcome.has_value(); });
+  return *state_->outcome;
+}
+
+absl::Status Event::WaitFor(absl::Duration timeout) const {
+  if (state_ == nullptr) return absl::OkStatus();
+  std::unique_lock lock(state_->mutex);
+  if (!state_->changed.wait_for(lock, absl::ToChronoNanoseconds(timeout),
+                                [&] { return state_->outcome.has_value(); })) {
+    return absl::DeadlineExceededError("an event was not done within " +
+                                       absl::FormatDuration(timeout));
+  }
+  return *state_->outcome;
+}
+
+void Event::OnDone(std::function<void(const absl::Status&)> callback) const {
+  if (state_ != nullptr) {
+    std::lock_guard lock(state_->mutex);
+    if (!state_->outcome.has_value()) {
+      state_->callbacks.push_back(std::move(callback));
+      return;
+    }
+  }
+  callback(Wait());
+}
+
+EventPromise::EventPromise() { event_.state_ = std::make_shared<Event::State>(); }
+
+EventPromise::~EventPromise() {
+  if (event_.state_ != nullptr && !completed_)
+    Complete(absl::CancelledError("the work behind an event was dropped"));
+}
+
+EventPromise& EventPromise::operator=(EventPromise&& other) noexcept {
+  if (this == &other) return *this;
+  if (event_.state_ != nullptr && !completed_)
+    Complete(absl::CancelledError("the work behind an event was dropped"));
+  event_ = std::move(other.event_);
+  completed_ = other.completed_;
+  return *this;
+}
+
+void EventPromise::Complete(absl::Status status) {
+  LONGSPAN_CHECK(event_.state_ != nullptr && !completed_, "an event completes once");
+  completed_ = true;
+  Event::State& state = *event_.state_;
+  std::vector<std::function<void(const absl::Status&)>> callbacks;
+  {
+    std::lock_guard lock(state.mutex);
+    state.outcome = status;
+    callbacks.swap(state.callbacks);
+    state.changed.notify_all();
+  }
+  for (auto& callback : callbacks) callback(status);
+}
+
+Stream::Stream(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Stream::Stream(Stream&&) noexcept = default;
+Stream& Stream::operator=(Stream&&) noexcept = default;
+Stream::~Stream() = default;
+
+Device& Stream::device() const { return state_->device; }
+DeviceKind Stream::kind() const { return state_->device.kind(); }
+
+void Stream::Launch(const char* name, std::function<void()> body) {
+  state_->Launch(name, [body = std::move(body)] {
+    body();
+    return absl::OkStatus();
+  });
+}
+
+void Stream::LaunchFallible(const char* name, std::function<absl::Status()> body) {
+  state_->Launch(name, std::move(body));
+}
+
+Event Stream::Record() { return state_->Record(); }
+void Stream::WaitFor(const Event& event) { state_->WaitFor(event); }
+absl::Status Stream::Synchronize() { return state_->Synchronize(); }
+std::string Stream::Current() const { return state_->Current(); }
+double Stream::waited_seconds() const { return state_->waited_seconds(); }
+void* Stream::native() const { return state_->native(); }
+
+}  // namespace longspan

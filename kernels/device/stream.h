@@ -1,0 +1,124 @@
+// Stream and Event: the order of work on a device.
+//
+// Work launched on one stream runs in launch order, asynchronously to the launching thread. An
+// Event marks a point of a stream (or the end of a transfer); another stream, or the host, can wait
+// for it. On the CPU a stream is a worker thread with a queue, and kernels spread over the device's
+// ThreadPool.
+//
+// Failure is sticky, as on a GPU: once a stream has waited for a failed event, later work on it is
+// skipped, and events recorded on it and Synchronize() report the first failure. So a dead peer
+// ends a step with a message, never in a hang.
+#ifndef LONGSPAN_KERNELS_DEVICE_STREAM_H_
+#define LONGSPAN_KERNELS_DEVICE_STREAM_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "kernels/device/memory.h"
+#include "kernels/device/thread_pool.h"
+
+namespace longspan {
+
+// A copyable handle. A default-constructed event is done. Thread-safe.
+class Event {
+ public:
+  Event() = default;
+  bool Done() const;
+  // Blocks the calling thread until the event is done, and tells how it ended.
+  absl::Status Wait() const;
+  // As Wait, but DeadlineExceeded after `timeout`.
+  absl::Status WaitFor(absl::Duration timeout) const;
+  // Calls `callback` with the outcome, at once if already done, else on the completing thread. It
+  // must not block.
+  void OnDone(std::function<void(const absl::Status&)> callback) const;
+
+ private:
+  friend class EventPromise;
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+// The side that completes an Event: transports and storage threads hold one. Completing twice is a
+// programming error; a promise destroyed without completion completes with Cancelled. Move-only.
+class EventPromise {
+ public:
+  EventPromise();
+  ~EventPromise();
+  EventPromise(EventPromise&&) noexcept = default;
+  EventPromise& operator=(EventPromise&&) noexcept;
+  Event event() const { return event_; }
+  void Complete(absl::Status status = absl::OkStatus());
+
+ private:
+  Event event_;
+  bool completed_ = false;
+};
+
+enum class DeviceKind { kCpu, kCuda };
+
+class Device;
+
+// Move-only. Launch, Record and WaitFor may be called from any thread; order is the order of the
+// calls.
+class Stream {
+ public:
+  Stream(Stream&&) noexcept;
+  Stream& operator=(Stream&&) noexcept;
+  // Waits for the work queued so far.
+  ~Stream();
+
+  Device& device() const;
+  DeviceKind kind() const;
+  // CPU streams only: runs `body` on the worker after everything launched before. `name` (static
+  // storage) shows in traces and time-out reports. The body may use device().threads().
+  void Launch(const char* name, std::function<void()> body);
+  // As Launch; a failing body makes the stream fail.
+  void LaunchFallible(const char* name, std::function<absl::Status()> body);
+  // An event that is done when everything launched so far is.
+  Event Record();
+  // Work launched from now on waits for `event`; the calling thread does not.
+  void WaitFor(const Event& event);
+  // Blocks the calling thread until the stream is idle. Returns the first failure, if any.
+  absl::Status Synchronize();
+  // The name of the work that runs now, "" when idle: for time-out reports.
+  std::string Current() const;
+  // Seconds that the stream has spent waiting for events so far: what a rank was idle for.
+  double waited_seconds() const;
+  // The device's own handle, for the files that launch its kernels: a cudaStream_t; nullptr on the
+  // CPU.
+  void* native() const;
+
+ private:
+  friend class Device;
+  friend class CpuDevice;
+  friend class CudaDevice;
+  struct State;
+  friend struct CpuStreamState;
+  friend struct CudaStreamState;
+  explicit Stream(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+// One rank's device: its threads, its memory table, its streams. Several ranks of one process each
+// have their own. Must outlive its streams and buffers.
+class Device {
+ public:
+  // `threads` >= 1 compute threads.
+  static std::unique_ptr<Device> OpenCpu(int threads);
+  virtual ~Device() = default;
+
+  virtual DeviceKind kind() const = 0;
+  // "cpu, 2 threads".
+  virtual std::string description() const = 0;
+  virtual ThreadPool& threads() = 0;
+  virtual MemoryTable& memory() = 0;
+  // `name` labels the worker thread (at most 15 characters show).
+  virtual Stream CreateStream(const std::string& name) = 0;
+};
+
+}  // namespace longspan
+
+#endif  // LONGSPAN_KERNELS_DEVICE_STREAM_H_

@@ -1,0 +1,41 @@
+// The two passes over a shard that an update needs: statistics of the gradient, then the update
+// itself.
+#ifndef LONGSPAN_KERNELS_OPTIMIZER_PASS_H_
+#define LONGSPAN_KERNELS_OPTIMIZER_PASS_H_
+
+#include <cstdint>
+
+#include "kernels/device/stream.h"
+#include "kernels/device/tensor_view.h"
+
+namespace longspan {
+
+// Sums over the finite elements of a gradient vector, times nothing: the caller scales. f64 so that
+// shards add up.
+struct GradientStatistics {
+  double l1 = 0;          // sum |g|
+  double squared_l2 = 0;  // sum g^2
+  double non_finite = 0;  // count of NaN and infinities
+};
+
+// statistics: f64 (3), accumulated in the order of GradientStatistics. gradient: f32 (n),
+// contiguous. The order of sums does not depend on the number of threads.
+void AccumulateGradientStatistics(TensorView gradient, TensorView statistics, Stream& stream);
+
+// PyTorch's AdamW (arXiv 1711.05101): p *= 1 - rate*decay; m = b1 m + (1-b1) g; v = b2 v + (1-b2)
+// g^2; p -= rate/(1-b1^step) * m / (sqrt(v)/sqrt(1-b2^step) + eps), with g = gradient_scale *
+// gradient.
+struct AdamWParameters {
+  double rate = 0;
+  double beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
+  double weight_decay = 0;
+  double gradient_scale = 1;  // clip factor / N
+  int64_t step = 1;           // 1 for the first update
+};
+// All f32 (n), contiguous.
+void AdamWUpdate(const AdamWParameters& parameters, TensorView gradient, TensorView parameter,
+                 TensorView first_moment, TensorView second_moment, Stream& stream);
+
+}  // namespace longspan
+
+#endif  // LONGSPAN_KERNELS_OPTIMIZER_PASS_H_

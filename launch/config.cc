@@ -1,0 +1,469 @@
+#include "launch/config.h"
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <functional>
+#include <sstream>
+#include <utility>
+
+#include <toml++/toml.h>
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+
+namespace longspan {
+namespace {
+
+absl::Status WrongType(const char* wanted) {
+  return absl::InvalidArgumentError(absl::StrCat("needs ", wanted));
+}
+
+// Parse and Format of every type that a key may have. The texts that Format gives are TOML.
+absl::Status Parse(const toml::node& node, std::string* out) {
+  const auto value = node.value_exact<std::string>();
+  if (!value) return WrongType("a text in quotes");
+  *out = *value;
+  return absl::OkStatus();
+}
+std::string Format(const std::string& value) {
+  std::string text = "\"";
+  for (const char c : value) {
+    if (c == '"' || c == '\\') {
+      absl::StrAppend(&text, "\\", std::string(1, c));
+    } else if (static_cast<unsigned char>(c) < 0x20) {
+      absl::StrAppend(&text, absl::StrFormat("\\u%04X", static_cast<unsigned>(c)));
+    } else {
+      text += c;
+    }
+  }
+  return text + "\"";
+}
+
+absl::Status Parse(const toml::node& node, int64_t* out) {
+  const auto value = node.value_exact<int64_t>();
+  if (!value) return WrongType("a whole number");
+  *out = *value;
+  return absl::OkStatus();
+}
+std::string Format(int64_t value) { return absl::StrCat(value); }
+
+absl::Status Parse(const toml::node& node, double* out) {
+  const auto value = node.value<double>();
+  if (!value || node.is_boolean() || !std::isfinite(*value)) return WrongType("a number");
+  *out = *value;
+  return absl::OkStatus();
+}
+std::string Format(double value) {
+  // The shortest text that reads back as the same number; TOML wants a point or an exponent in it.
+  std::string text;
+  for (int digits = 1; digits <= 17; ++digits) {
+    text = absl::StrFormat("%.*g", digits, value);
+    double back = 0;
+    if (absl::SimpleAtod(text, &back) && back == value) break;
+  }
+  return text.find_first_of(".e") == std::string::npos ? text + ".0" : text;
+}
+
+absl::Status Parse(const toml::node& node, bool* out) {
+  const auto value = node.value_exact<bool>();
+  if (!value) return WrongType("true or false");
+  *out = *value;
+  return absl::OkStatus();
+}
+std::string Format(bool value) { return value ? "true" : "false"; }
+
+absl::Status Parse(const toml::node& node, std::array<double, 2>* out) {
+  const toml::array* array = node.as_array();
+  if (array == nullptr || array->size() != 2) return WrongType("two numbers, such as [0.9, 0.95]");
+  for (size_t i = 0; i < 2; ++i) {
+    if (absl::Status status = Parse(*array->get(i), &(*out)[i]); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+std::string Format(const std::array<double, 2>& value) {
+  return absl::StrCat("[", Format(value[0]), ", ", Format(value[1]), "]");
+}
+
+absl::Status Parse(const toml::node& node, ValidationSource* out) {
+  if (node.is_string()) {
+    *out = {0.0, *node.value<std::string>()};
+    return absl::OkStatus();
+  }
+  double share = 0;
+  if (!Parse(node, &share).ok() || share < 0 || share >= 1)
+    return WrongType("a share from 0 to 1, or a path");
+  *out = {share, ""};
+  return absl::OkStatus();
+}
+std::string Format(const ValidationSource& value) {
+  return value.path.empty() ? Format(value.share) : Format(value.path);
+}
+
+absl::Status Parse(const toml::node& node, SaveInterval* out) {
+  if (const auto steps = node.value_exact<int64_t>(); steps && *steps >= 1) {
+    *out = {*steps, 0};
+    return absl::OkStatus();
+  }
+  const auto text = node.value_exact<std::string>();
+  double seconds = 0;
+  if (text && absl::EndsWith(*text, "s") &&
+      absl::SimpleAtod(text->substr(0, text->size() - 1), &seconds) && seconds > 0) {
+    *out = {0, seconds};
+    return absl::OkStatus();
+  }
+  return WrongType("a number of updates, or a time such as \"30s\"");
+}
+std::string Format(const SaveInterval& value) {
+  if (value.steps > 0) return absl::StrCat(value.steps);
+  return absl::StrCat("\"", value.seconds, "s\"");
+}
+
+absl::Status Parse(const toml::node& node, std::vector<DataSource>* out) {
+  const char* const kWanted = "a list such as [{ path = \"data/corpus.h5\", weight = 1.0 }]";
+  out->clear();
+  if (node.is_string()) {  // a single path is enough on the command line
+    out->push_back({*node.value<std::string>(), 1.0});
+    return absl::OkStatus();
+  }
+  const toml::array* array = node.as_array();
+  if (array == nullptr) return WrongType(kWanted);
+  for (const toml::node& element : *array) {
+    const toml::table* table = element.as_table();
+    if (table == nullptr) return WrongType(kWanted);
+    DataSource source;
+    for (const auto& [key, value] : *table) {
+      absl::Status status;
+      if (key.str() == "path")
+        status = Parse(value, &source.path);
+      else if (key.str() == "weight")
+        status = Parse(value, &source.weight);
+      else
+        status = absl::InvalidArgumentError(absl::StrCat("has no entry \"", std::string(key.str()),
+                                                         "\"; entries are path and weight"));
+      if (!status.ok()) return status;
+    }
+    if (source.path.empty()) return WrongType(kWanted);
+    if (!(source.weight > 0)) return absl::InvalidArgumentError("needs weights above 0");
+    out->push_back(source);
+  }
+  return absl::OkStatus();
+}
+std::string Format(const std::vector<DataSource>& value) {
+  std::vector<std::string> parts;
+  for (const DataSource& source : value) {
+    parts.push_back(
+        absl::StrCat("{ path = ", Format(source.path), ", weight = ", Format(source.weight), " }"));
+  }
+  return absl::StrCat("[", absl::StrJoin(parts, ", "), "]");
+}
+
+struct Key {
+  std::string section, name, help;
+  bool fixed = false;
+  std::function<absl::Status(const toml::node&, RunConfig&)> parse;
+  std::function<std::string(const RunConfig&)> format;
+  std::string full() const { return section + "." + name; }
+};
+
+enum class OnResume { kMayChange, kFixed };
+
+// What a number must satisfy, if anything.
+using Rule = std::function<absl::Status(const RunConfig&)>;
+
+Rule AtLeast(std::function<double(const RunConfig&)> get, double least) {
+  return [get = std::move(get), least](const RunConfig& c) {
+    return get(c) >= least ? absl::OkStatus()
+                           : absl::InvalidArgumentError(absl::StrCat("must be at least ", least));
+  };
+}
+
+Rule OneOf(std::function<std::string(const RunConfig&)> get, std::vector<std::string> values) {
+  return [get = std::move(get), values = std::move(values)](const RunConfig& c) {
+    const bool known = std::find(values.begin(), values.end(), get(c)) != values.end();
+    return known ? absl::OkStatus()
+                 : absl::InvalidArgumentError(
+                       absl::StrCat("must be one of: ", absl::StrJoin(values, ", ")));
+  };
+}
+
+template <typename Field>
+Key MakeKey(const char* section, const char* name, Field field, OnResume resume, const char* help,
+            Rule rule = nullptr) {
+  Key key{section, name, help, resume == OnResume::kFixed, nullptr, nullptr};
+  key.parse = [field, rule](const toml::node& node, RunConfig& config) {
+    absl::Status status = Parse(node, &field(config));
+    if (status.ok() && rule) status = rule(config);
+    return status;
+  };
+  key.format = [field](const RunConfig& config) {
+    return Format(field(const_cast<RunConfig&>(config)));
+  };
+  return key;
+}
+
+#define FIELD(member) \
+  [](RunConfig & c) -> auto& { return c.member; }
+#define VALUE(member) [](const RunConfig& c) { return c.member; }
+
+const std::vector<Key>& Table() {
+  using enum OnResume;
+  static const auto* const table = new std::vector<Key>{
+      MakeKey("run", "name", FIELD(run.name), kMayChange, "everything of the run goes to DIRECTORY/NAME"),
+      MakeKey("run", "directory", FIELD(run.directory), kMayChange, "where run folders lie"),
+      MakeKey("run", "seed", FIELD(run.seed), kFixed, "of initial weights and data order"),
+      MakeKey("run", "steps", FIELD(run.steps), kFixed, "optimizer updates", AtLeast(VALUE(run.steps), 1)),
+      MakeKey("run", "device", FIELD(run.device), kMayChange, "\"auto\" or \"cpu\"",
+              OneOf(VALUE(run.device), {"auto", "cpu"})),
+      MakeKey("run", "threads", FIELD(run.threads), kMayChange, "a rank; 0: cores of this node / ranks on it",
+              AtLeast(VALUE(run.threads), 0)),
+      MakeKey("run", "deterministic", FIELD(run.deterministic), kMayChange,
+              "same bits in a repeated run; CPUs always do"),
+      MakeKey("run", "on_nonfinite", FIELD(run.on_nonfinite), kMayChange,
+              "a loss or gradient that is not finite: \"stop\", or \"skip\" the update",
+              OneOf(VALUE(run.on_nonfinite), {"stop", "skip"})),
+
+      MakeKey("data", "sources", FIELD(data.sources), kMayChange,
+              "token data sets: [{ path = \"data/corpus.h5\", weight = 1.0 }]"),
+      MakeKey("data", "validation", FIELD(data.validation), kMayChange,
+              "share of documents, chosen by a hash with the seed; or the path of a data set"),
+      MakeKey("data", "max_length", FIELD(data.max_length), kFixed, "tokens; longer documents are cut into pieces",
+              AtLeast(VALUE(data.max_length), 1)),
+      MakeKey("data", "long_documents", FIELD(data.long_documents), kFixed, "\"cut\" or \"drop\"",
+              OneOf(VALUE(data.long_documents), {"cut", "drop"})),
+
+      MakeKey("model", "family", FIELD(model.family), kFixed, "\"llama\" or \"gpt2\"",
+              OneOf(VALUE(model.family), {"llama", "gpt2"})),
+      MakeKey("model", "layers", FIELD(model.layers), kFixed, "", AtLeast(VALUE(model.layers), 1)),
+      MakeKey("model", "width", FIELD(model.width), kFixed, "of the residual stream", AtLeast(VALUE(model.width), 1)),
+      MakeKey("model", "heads", FIELD(model.heads), kFixed, "query heads", AtLeast(VALUE(model.heads), 1)),
+      MakeKey("model", "kv_heads", FIELD(model.kv_heads), kFixed, "key and value heads; a divisor of heads",
+              AtLeast(VALUE(model.kv_heads), 1)),
+      MakeKey("model", "ffn", FIELD(model.ffn), kFixed, "inner width of the feed-forward part", AtLeast(VALUE(model.ffn), 1)),
+      MakeKey("model", "vocab", FIELD(model.vocab), kFixed, "0: from the data", AtLeast(VALUE(model.vocab), 0)),
+      MakeKey("model", "rope_base", FIELD(model.rope_base), kFixed, "base of the rotary frequencies",
+              AtLeast(VALUE(model.rope_base), 1)),
+      MakeKey("model", "tie_embeddings", FIELD(model.tie_embeddings), kFixed, "output head = embedding"),
+      MakeKey("model", "init", FIELD(model.init), kMayChange, "\"random\"", OneOf(VALUE(model.init), {"random"})),
+
+      MakeKey("batch", "tokens", FIELD(batch.tokens), kFixed, "targets an update, over all ranks",
+              AtLeast(VALUE(batch.tokens), 1)),
+      MakeKey("batch", "micro_batch_tokens", FIELD(batch.micro_batch_tokens), kMayChange,
+              "what one rank holds at a time; even",
+              [](const RunConfig& c) {
+                const int64_t tokens = c.batch.micro_batch_tokens;
+                return tokens >= 2 && tokens % 2 == 0 ? absl::OkStatus()
+                                                      : absl::InvalidArgumentError("must be even and at least 2");
+              }),
+
+      MakeKey("optimizer", "kind", FIELD(optimizer.kind), kFixed, "\"adamw\"", OneOf(VALUE(optimizer.kind), {"adamw"})),
+      MakeKey("optimizer", "betas", FIELD(optimizer.betas), kMayChange, "decay of the moments",
+              [](const RunConfig& c) {
+                for (double beta : c.optimizer.betas) {
+                  if (beta < 0 || beta >= 1) return absl::InvalidArgumentError("must lie in [0, 1)");
+                }
+                return absl::OkStatus();
+              }),
+      MakeKey("optimizer", "eps", FIELD(optimizer.eps), kMayChange, "", AtLeast(VALUE(optimizer.eps), 0)),
+      MakeKey("optimizer", "weight_decay", FIELD(optimizer.weight_decay), kMayChange,
+              "of tensors with two or more dimensions", AtLeast(VALUE(optimizer.weight_decay), 0)),
+      MakeKey("optimizer", "clip", FIELD(optimizer.clip), kMayChange, "largest gradient norm; 0: no clipping",
+              AtLeast(VALUE(optimizer.clip), 0)),
+
+      MakeKey("schedule", "kind", FIELD(schedule.kind), kMayChange, "\"linear\" or \"constant\"",
+              OneOf(VALUE(schedule.kind), {"linear", "constant"})),
+      MakeKey("schedule", "peak", FIELD(schedule.peak), kMayChange, "largest learning rate",
+              AtLeast(VALUE(schedule.peak), 0)),
+      MakeKey("schedule", "warmup", FIELD(schedule.warmup), kMayChange, "share of steps below 1, or a number of steps",
+              AtLeast(VALUE(schedule.warmup), 0)),
+      MakeKey("schedule", "floor", FIELD(schedule.floor), kMayChange, "lowest rate, as a share of the peak",
+              [](const RunConfig& c) {
+                return c.schedule.floor >= 0 && c.schedule.floor <= 1 ? absl::OkStatus()
+                                                                      : absl::InvalidArgumentError("must lie in [0, 1]");
+              }),
+
+      MakeKey("planner", "policy", FIELD(planner.policy), kMayChange, "how sequences are given to ranks"),
+
+      MakeKey("checkpoint", "interval", FIELD(checkpoint.interval), kMayChange, "updates, or a time such as \"30s\""),
+      MakeKey("checkpoint", "keep_last", FIELD(checkpoint.keep_last), kMayChange, "newest checkpoints kept",
+              AtLeast(VALUE(checkpoint.keep_last), 1)),
+      MakeKey("checkpoint", "keep_every", FIELD(checkpoint.keep_every), kMayChange,
+              "steps that are multiples of this are kept for good; 0: none", AtLeast(VALUE(checkpoint.keep_every), 0)),
+
+      MakeKey("metrics", "every", FIELD(metrics.every), kMayChange, "steps between two lines",
+              AtLeast(VALUE(metrics.every), 1)),
+      MakeKey("metrics", "evaluate_every", FIELD(metrics.evaluate_every), kMayChange,
+              "steps between two evaluations; 0: only at the end", AtLeast(VALUE(metrics.evaluate_every), 0)),
+      MakeKey("metrics", "evaluate_tokens", FIELD(metrics.evaluate_tokens), kMayChange,
+              "validation targets of one evaluation at most", AtLeast(VALUE(metrics.evaluate_tokens), 1)),
+  };
+  return *table;
+}
+
+#undef FIELD
+#undef VALUE
+
+size_t EditDistance(const std::string& a, const std::string& b) {
+  std::vector<size_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t substituted = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
+    }
+  }
+  return row[b.size()];
+}
+
+const Key* FindKey(const std::string& full) {
+  for (const Key& key : Table()) {
+    if (key.full() == full) return &key;
+  }
+  return nullptr;
+}
+
+absl::Status UnknownKey(const std::string& full, const std::string& where) {
+  const Key* nearest = nullptr;
+  size_t least = 0;
+  for (const Key& key : Table()) {
+    // The right name in a wrong section is the likeliest slip, then a mistyped name.
+    const size_t name_at = full.rfind('.');
+    const std::string name = name_at == std::string::npos ? full : full.substr(name_at + 1);
+    const size_t distance =
+        std::min(EditDistance(full, key.full()), EditDistance(name, key.name) + 1);
+    if (nearest == nullptr || distance < least) {
+      nearest = &key;
+      least = distance;
+    }
+  }
+  return absl::InvalidArgumentError(absl::StrCat(where, ": unknown key \"", full,
+                                                 "\"; the nearest known key is \"", nearest->full(),
+                                                 "\" (longspan config defaults lists all)"));
+}
+
+std::string Place(const std::string& name, const toml::source_region& source) {
+  return absl::StrCat(name, ":", source.begin.line);
+}
+
+absl::Status Apply(const std::string& full, const toml::node& node, const std::string& where,
+                   LoadedConfig& config) {
+  const Key* key = FindKey(full);
+  if (key == nullptr) return UnknownKey(full, where);
+  absl::Status status = key->parse(node, config.values);
+  if (!status.ok()) {
+    std::ostringstream given;
+    node.visit([&](const auto& value) { given << value; });
+    return absl::InvalidArgumentError(
+        absl::StrCat(where, ": ", full, " = ", given.str(), ": ", std::string(status.message())));
+  }
+  for (ConfigEntry& entry : config.entries) {
+    if (entry.key == full) entry.origin = where;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ApplyTable(const toml::table& table, const std::string& name, LoadedConfig& config) {
+  for (const auto& [section, node] : table) {
+    const std::string section_name(section.str());
+    const toml::table* keys = node.as_table();
+    if (keys == nullptr) return UnknownKey(section_name, Place(name, node.source()));
+    for (const auto& [key, value] : *keys) {
+      absl::Status status = Apply(absl::StrCat(section_name, ".", std::string(key.str())), value,
+                                  Place(name, value.source()), config);
+      if (!status.ok()) return status;
+    }
+  }
+  return absl::OkStatus();
+}
+
+// The library throws; nothing of ours does.
+absl::StatusOr<toml::table> ParseToml(const std::string& text, const std::string& name) {
+  try {
+    return toml::parse(text);
+  } catch (const toml::parse_error& error) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(Place(name, error.source()), ": ", std::string(error.description())));
+  }
+}
+
+absl::Status ApplySet(const std::string& set, LoadedConfig& config) {
+  const size_t equals = set.find('=');
+  if (equals == std::string::npos || equals == 0) {
+    return absl::InvalidArgumentError(absl::StrCat("--set ", set, ": needs section.key=value"));
+  }
+  const std::string key = set.substr(0, equals), text = set.substr(equals + 1);
+  const std::string where = "--set " + key;
+  absl::Status status =
+      absl::InvalidArgumentError(absl::StrCat("--set ", set, ": the value is not TOML"));
+  if (absl::StatusOr<toml::table> parsed = ParseToml("x = " + text, where); parsed.ok()) {
+    status = Apply(key, *parsed->get("x"), where, config);
+  }
+  if (status.ok()) return status;
+  // A bare word is taken as text: --set run.name=first needs no quotes inside quotes.
+  absl::StatusOr<toml::table> quoted = ParseToml("x = " + Format(text), where);
+  return quoted.ok() && Apply(key, *quoted->get("x"), where, config).ok() ? absl::OkStatus()
+                                                                          : status;
+}
+
+}  // namespace
+
+std::string LoadedConfig::ToToml() const {
+  std::string text, section;
+  for (const ConfigEntry& entry : entries) {
+    const size_t dot = entry.key.find('.');
+    if (const std::string here = entry.key.substr(0, dot); here != section) {
+      absl::StrAppend(&text, section.empty() ? "" : "\n", "[", here, "]\n");
+      section = here;
+    }
+    absl::StrAppend(&text, entry.key.substr(dot + 1), " = ", entry.value,
+                    entry.origin == "default" ? "" : absl::StrCat("  # ", entry.origin), "\n");
+  }
+  return text;
+}
+
+absl::StatusOr<LoadedConfig> ParseConfig(const std::string& text, const std::string& name,
+                                         const std::vector<std::string>& sets) {
+  LoadedConfig config;
+  for (const Key& key : Table()) config.entries.push_back({key.full(), "", "default", key.fixed});
+  const absl::StatusOr<toml::table> parsed = ParseToml(text, name);
+  if (!parsed.ok()) return parsed.status();
+  if (absl::Status status = ApplyTable(*parsed, name, config); !status.ok()) return status;
+  for (const std::string& set : sets) {
+    if (absl::Status status = ApplySet(set, config); !status.ok()) return status;
+  }
+  for (size_t i = 0; i < config.entries.size(); ++i)
+    config.entries[i].value = Table()[i].format(config.values);
+  return config;
+}
+
+absl::StatusOr<LoadedConfig> LoadConfig(const std::string& path,
+                                        const std::vector<std::string>& sets) {
+  if (path.empty()) return ParseConfig("", "", sets);
+  std::ifstream file(path);
+  std::ostringstream text;
+  text << file.rdbuf();
+  if (!file) return absl::NotFoundError(absl::StrCat(path, ": cannot read the configuration file"));
+  return ParseConfig(text.str(), path, sets);
+}
+
+std::string DefaultConfigToml() {
+  const RunConfig defaults;
+  std::string text, section;
+  for (const Key& key : Table()) {
+    if (key.section != section) {
+      absl::StrAppend(&text, section.empty() ? "" : "\n", "[", key.section, "]\n");
+      section = key.section;
+    }
+    const std::string line = absl::StrCat(key.name, " = ", key.format(defaults));
+    absl::StrAppend(&text, key.help.empty() ? line : absl::StrFormat("%-32s # %s", line, key.help),
+                    "\n");
+  }
+  return text;
+}
+
+}  // namespace longspan

@@ -1,0 +1,61 @@
+// IntegerCostModel: the cost formula in whole numbers, so that planners on different machines
+// decide alike.
+//
+// Times are multiples of 2^-20 ns. Divisions of a micro-batch's time round up, those of a
+// sequence's best time round down, so that no rounding puts a makespan under its lower bound. Pure
+// values.
+#ifndef LONGSPAN_PARALLEL_INTEGER_COST_H_
+#define LONGSPAN_PARALLEL_INTEGER_COST_H_
+
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "parallel/cost_model.h"
+
+namespace longspan {
+
+__extension__ using PlanningTime = __int128;  // in units of 2^-20 ns
+__extension__ using PairCount = __int128;     // (query, key) pairs with key <= query
+
+// Most tokens a global batch may have. With coefficients of at most kMaxCoefficientSeconds every
+// product and sum below stays under 2^127: pairs < 2^71, coefficients <= 2^54 units.
+inline constexpr int64_t kMaxBatchTokens = int64_t{1} << 36;
+inline constexpr double kMaxCoefficientSeconds = 16;
+
+// What a micro-batch costs time for.
+struct MicroBatchLoad {
+  int64_t tokens = 0;
+  PairCount pairs = 0;
+  PairCount ring_pairs = 0;  // those of the ring's slices
+  int64_t ring_tokens = 0;   // of the whole ring, over all members
+  int members = 1;           // of the ring; 1 without one
+};
+
+// Pairs of the queries at positions [begin, end) of a causal sequence.
+PairCount PairsOf(int64_t begin, int64_t end);
+
+class IntegerCostModel {
+ public:
+  // InvalidArgument unless every coefficient is in [0, kMaxCoefficientSeconds]. A model of zeros
+  // counts tokens alone.
+  static absl::StatusOr<IntegerCostModel> Create(const CostModel& cost);
+
+  PlanningTime MicroBatch(const MicroBatchLoad& load) const;
+  // T(length, members) of CostModel::SequenceSeconds.
+  PlanningTime Sequence(int64_t length, int members) const;
+  // The least T(length, d) over d in [least_members, most_members].
+  PlanningTime BestSequence(int64_t length, int least_members, int most_members) const;
+  // linear * s + attention * pairs + ring_step * d * (d - 1): rank time that the sequence takes at
+  // least.
+  PlanningTime SequenceArea(int64_t length, int members) const;
+  PlanningTime micro_batch() const { return micro_batch_; }
+
+  static double Seconds(PlanningTime time);
+
+ private:
+  int64_t attention_ = 0, linear_ = 0, ring_ = 0, ring_step_ = 0, micro_batch_ = 0;
+};
+
+}  // namespace longspan
+
+#endif  // LONGSPAN_PARALLEL_INTEGER_COST_H_

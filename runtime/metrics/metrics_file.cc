@@ -1,0 +1,74 @@
+#include "runtime/metrics/metrics_file.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "nlohmann/json.hpp"
+
+namespace longspan {
+
+using nlohmann::json;
+
+absl::Status MetricsFile::Append(const StepMetrics& m) {
+  const json object = {{"step", m.step},
+                       {"attempt", m.attempt},
+                       {"loss", m.loss},
+                       {"rate", m.rate},
+                       {"gradient_norm", m.gradient_norm},
+                       {"clip_factor", m.clip_factor},
+                       {"non_finite", m.non_finite},
+                       {"skipped", m.skipped},
+                       {"tokens", m.tokens},
+                       {"sequences", m.sequences},
+                       {"longest", m.longest},
+                       {"groups", m.groups},
+                       {"seconds", m.seconds},
+                       {"tokens_per_second", m.tokens_per_second},
+                       {"flops_per_second", m.flops_per_second},
+                       {"flops_count", "causal"},
+                       {"peak_share", m.peak_share},
+                       {"busy_max_over_mean", m.busy_max_over_mean},
+                       {"planned_gap", m.planned_gap},
+                       {"phase_seconds", m.phase_seconds},
+                       {"memory_bytes", m.memory_bytes},
+                       {"exchanged_bytes", m.exchanged_bytes}};
+  return Write(object.dump());
+}
+
+absl::Status MetricsFile::AppendEvaluation(int64_t step, int64_t attempt, double loss,
+                                           int64_t tokens, double seconds) {
+  const json object = {{"step", step},
+                       {"attempt", attempt},
+                       {"validation_loss", loss},
+                       {"validation_tokens", tokens},
+                       {"seconds", seconds}};
+  return Write(object.dump());
+}
+
+absl::Status MetricsFile::AppendCheckpoint(int64_t step, int64_t attempt, int64_t bytes,
+                                           double seconds) {
+  const json object = {{"step", step},
+                       {"attempt", attempt},
+                       {"checkpoint_bytes", bytes},
+                       {"checkpoint_seconds", seconds}};
+  return Write(object.dump());
+}
+
+absl::Status MetricsFile::Write(const std::string& line) {
+  const auto failed = [&] {
+    return absl::UnavailableError(absl::StrCat(path_, ": cannot append: ", std::strerror(errno)));
+  };
+  const int file = open(path_.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+  if (file < 0) return failed();
+  const std::string text = line + "\n";
+  const bool written = write(file, text.data(), text.size()) == static_cast<ssize_t>(text.size());
+  const absl::Status status = written ? absl::OkStatus() : failed();
+  close(file);
+  return status;
+}
+
+}  // namespace longspan

@@ -1,0 +1,59 @@
+// MetricsFile: metrics.jsonl, one object a line, written by rank 0.
+//
+// After a resume later lines of an abandoned attempt are superseded: for a step, the line with the
+// highest "attempt" counts.
+#ifndef LONGSPAN_RUNTIME_METRICS_METRICS_FILE_H_
+#define LONGSPAN_RUNTIME_METRICS_METRICS_FILE_H_
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace longspan {
+
+// One step's figures. Seconds are wall time of the slowest view (rank 0's clock).
+struct StepMetrics {
+  int64_t step = 0;     // 1 for the first update
+  int64_t attempt = 0;  // the run's generation
+  double loss = 0;      // mean over the step's targets
+  double rate = 0;
+  double gradient_norm = 0;  // before clipping
+  double clip_factor = 1;
+  int64_t non_finite = 0;
+  bool skipped = false;
+  int64_t tokens = 0;  // targets of this step
+  int64_t sequences = 0;
+  int64_t longest = 0;  // tokens of the longest sequence
+  int64_t groups = 0;   // sequences shared by several ranks
+  double seconds = 0;
+  double tokens_per_second = 0;
+  double flops_per_second = 0;  // model FLOP/s, counted as "causal"
+  double peak_share = 0;        // of ranks * measured peak
+  double busy_max_over_mean = 1;
+  double planned_gap = 0;                       // makespan over lower bound, minus 1
+  std::map<std::string, double> phase_seconds;  // on rank 0
+  std::map<std::string, int64_t> memory_bytes;  // by tag, this rank
+  int64_t exchanged_bytes = 0;                  // sent by rank 0 in rings, this step
+};
+
+// Appends to `path`; a line is written whole or, after a crash, is the last and torn: readers skip
+// it.
+class MetricsFile {
+ public:
+  explicit MetricsFile(std::string path) : path_(std::move(path)) {}
+  absl::Status Append(const StepMetrics& metrics);
+  // {"evaluation": ...}: validation loss after `step` updates.
+  absl::Status AppendEvaluation(int64_t step, int64_t attempt, double loss, int64_t tokens,
+                                double seconds);
+  absl::Status AppendCheckpoint(int64_t step, int64_t attempt, int64_t bytes, double seconds);
+
+ private:
+  absl::Status Write(const std::string& line);
+  std::string path_;
+};
+
+}  // namespace longspan
+
+#endif  // LONGSPAN_RUNTIME_METRICS_METRICS_FILE_H_

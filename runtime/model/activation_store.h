@@ -1,0 +1,51 @@
+// ActivationStore: what the backward pass needs of the forward pass, by layer and slot.
+//
+// All activations of a model pass through it, so that later they can be parked in host memory,
+// recomputed or cut in time without the layers knowing. Here they simply stay: one buffer, made
+// once for the largest micro-batch, nothing is allocated inside a step. Thread-safety: one thread
+// queues work. Ownership: the store owns the memory; views are valid until the next Begin.
+#ifndef LONGSPAN_RUNTIME_MODEL_ACTIVATION_STORE_H_
+#define LONGSPAN_RUNTIME_MODEL_ACTIVATION_STORE_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "kernels/device/memory.h"
+#include "kernels/device/stream.h"
+#include "kernels/device/tensor_view.h"
+
+namespace longspan {
+
+class ActivationStore {
+ public:
+  struct Slot {
+    std::string name;
+    int64_t columns = 0;  // f32 values a token
+  };
+  // `layers` layers of the same slots. `max_rows` tokens at most in a micro-batch.
+  static absl::StatusOr<ActivationStore> Create(MemoryTable& memory, std::vector<Slot> slots,
+                                                int layers, int64_t max_rows);
+
+  // A new micro-batch of `rows` tokens; earlier views become invalid once work queued before has
+  // run.
+  void Begin(int64_t rows);
+  // Where the forward pass writes a slot: f32 (rows, columns).
+  TensorView Save(int layer, int slot) const;
+  // The same in the backward pass, ready to be read by work queued on `stream` from now on.
+  TensorView Load(int layer, int slot, Stream& stream) const;
+
+ private:
+  ActivationStore() = default;
+  TensorView At(int layer, int slot) const;
+  Buffer buffer_;
+  std::vector<int64_t> columns_, offsets_;  // by slot; offsets in values a token
+  int64_t columns_by_layer_ = 0;
+  int layers_ = 0;
+  int64_t max_rows_ = 0, rows_ = 0;
+};
+
+}  // namespace longspan
+
+#endif  // LONGSPAN_RUNTIME_MODEL_ACTIVATION_STORE_H_

@@ -1,0 +1,99 @@
+// Transformer: forward and backward of one micro-batch, written out by hand for the Llama and GPT-2
+// families.
+//
+// Every call queues its work on a stream and returns. Gradients are those of the *unscaled sum* of
+// token losses and accumulate; the optimizer applies 1/N once (hybrid data parallelism: a gradient
+// is a sum over tokens). Thread-safety: one thread queues work. Ownership: the transformer owns
+// activations and scratch; weights and gradients are the caller's arenas.
+#ifndef LONGSPAN_RUNTIME_MODEL_TRANSFORMER_H_
+#define LONGSPAN_RUNTIME_MODEL_TRANSFORMER_H_
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kernels/device/stream.h"
+#include "runtime/model/activation_store.h"
+#include "runtime/model/attention_pattern.h"
+#include "runtime/model/model_config.h"
+#include "runtime/model/weights.h"
+
+namespace longspan {
+
+// The tokens of one micro-batch; views stay valid until the queued work is done.
+struct TokenBatch {
+  TensorView ids;        // i32 (rows)
+  TensorView positions;  // i32 (rows): position in the sequence
+  TensorView targets;    // i32 (rows); empty where only logits are wanted
+  int64_t rows() const { return ids.dim(0); }
+};
+
+class Transformer {
+ public:
+  // For micro-batches of up to `max_rows` tokens. `for_training` false keeps one layer's
+  // activations only.
+  static absl::StatusOr<std::unique_ptr<Transformer>> Create(const ModelConfig& config,
+                                                             int64_t max_rows, bool for_training,
+                                                             Device& device);
+
+  const ModelConfig& config() const { return config_; }
+
+  // Losses of every row go to `losses`, f32 (rows); gradients are added to `gradients`.
+  absl::Status ForwardBackward(const TokenBatch& batch, AttentionPattern& attention,
+                               const Weights& weights, const Weights& gradients, TensorView losses,
+                               Stream& stream);
+  // Losses alone.
+  absl::Status Evaluate(const TokenBatch& batch, AttentionPattern& attention,
+                        const Weights& weights, TensorView losses, Stream& stream);
+  // Logits of the last row: f32 (1, vocab).
+  absl::Status LastLogits(const TokenBatch& batch, AttentionPattern& attention,
+                          const Weights& weights, TensorView logits, Stream& stream);
+  // Logits of every row: f32 (rows, vocab). For checks against other implementations.
+  absl::Status Logits(const TokenBatch& batch, AttentionPattern& attention, const Weights& weights,
+                      TensorView logits, Stream& stream);
+
+ private:
+  explicit Transformer(const ModelConfig& config) : config_(config) {}
+
+  // Scratch that no two uses need at once; f32, for max_rows tokens.
+  struct Scratch {
+    Buffer buffer;
+    TensorView normed;     // (rows, width): output of a norm
+    TensorView hidden;     // (rows, ffn): activation of the feed-forward part
+    TensorView dresidual;  // (rows, width): gradient of the residual stream
+    TensorView dnormed;    // (rows, width)
+    TensorView dhidden;    // (rows, max(ffn, width))
+    TensorView dqkv;       // (rows, qkv_width)
+    TensorView delta;      // (rows, heads)
+    TensorView logits;     // (chunk, vocab)
+  };
+  // The scratch tensors cut to a micro-batch.
+  Scratch Rows(int64_t rows) const;
+
+  int activation_layer(int layer) const { return for_training_ ? layer : layer % 2; }
+  absl::Status Forward(const TokenBatch& batch, AttentionPattern& attention, const Weights& weights,
+                       Stream& stream);
+  absl::Status ForwardLayer(int layer, const TokenBatch& batch, AttentionPattern& attention,
+                            const LayerWeights& weights, Stream& stream);
+  absl::Status BackwardLayer(int layer, const TokenBatch& batch, AttentionPattern& attention,
+                             const LayerWeights& weights, const LayerWeights& gradients,
+                             Stream& stream);
+  void FinalNorm(const Weights& weights, int64_t rows, Stream& stream);
+
+  void NormForward(const NormWeights& weights, TensorView x, TensorView y, TensorView statistics,
+                   Stream& stream) const;
+  void NormBackward(const NormWeights& weights, const NormWeights& gradients, TensorView dy,
+                    TensorView x, TensorView statistics, TensorView dx, Stream& stream) const;
+  void ActivationForward(TensorView x, TensorView y, Stream& stream) const;
+
+  ModelConfig config_;
+  bool for_training_ = true;
+  int64_t max_rows_ = 0;
+  std::unique_ptr<ActivationStore> store_;
+  Scratch scratch_;
+};
+
+}  // namespace longspan
+
+#endif  // LONGSPAN_RUNTIME_MODEL_TRANSFORMER_H_

@@ -1,0 +1,99 @@
+// RunConfig: every value of a run's configuration, with its default. launch/config.cc maps file
+// keys to these fields.
+#ifndef LONGSPAN_RUNTIME_TRAIN_RUN_CONFIG_H_
+#define LONGSPAN_RUNTIME_TRAIN_RUN_CONFIG_H_
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "runtime/data/dataset.h"
+
+namespace longspan {
+
+// A share of the documents, or a path of its own.
+struct ValidationSource {
+  double share = 0.005;
+  std::string path;
+};
+
+// Either a number of updates or a time.
+struct SaveInterval {
+  int64_t steps = 50;  // 0: by time
+  double seconds = 0;
+};
+
+struct RunConfig {
+  struct Run {
+    std::string name = "quickstart";
+    std::string directory = "runs";
+    int64_t seed = 1;
+    int64_t steps = 200;
+    std::string device = "auto";
+    int64_t threads = 0;
+    bool deterministic = false;
+    std::string on_nonfinite = "stop";
+  } run;
+  struct Data {
+    std::vector<DataSource> sources;
+    ValidationSource validation;
+    int64_t max_length = 65536;
+    std::string long_documents = "cut";
+  } data;
+  struct Model {
+    std::string family = "llama";
+    int64_t layers = 6;
+    int64_t width = 384;
+    int64_t heads = 6;
+    int64_t kv_heads = 6;
+    int64_t ffn = 1024;
+    int64_t vocab = 0;
+    double rope_base = 10000.0;
+    bool tie_embeddings = false;
+    std::string init = "random";
+  } model;
+  struct Batch {
+    int64_t tokens = 65536;
+    int64_t micro_batch_tokens = 8192;
+  } batch;
+  struct Optimizer {
+    std::string kind = "adamw";
+    std::array<double, 2> betas = {0.9, 0.95};
+    double eps = 1e-8;
+    double weight_decay = 0.1;
+    double clip = 1.0;
+  } optimizer;
+  struct ScheduleKeys {
+    std::string kind = "linear";
+    double peak = 6e-4;
+    double warmup = 0.02;
+    double floor = 0.0;
+  } schedule;
+  struct PlannerKeys {
+    std::string policy = "minimum-width";
+  } planner;
+  struct Checkpoint {
+    SaveInterval interval;
+    int64_t keep_last = 3;
+    int64_t keep_every = 0;
+  } checkpoint;
+  struct Metrics {
+    int64_t every = 1;
+    int64_t evaluate_every = 100;
+    int64_t evaluate_tokens = 131072;
+  } metrics;
+};
+
+// One key with its effective value, as it is shown, stored in checkpoints and compared on resume.
+struct ConfigEntry {
+  std::string key;     // "model.width"
+  std::string value;   // as TOML text
+  std::string origin;  // "default", "train.toml:12", "--set"
+  // Changing it would make a different model, different data or another order: refused on resume.
+  bool fixed = false;
+};
+
+}  // namespace longspan
+
+#endif  // LONGSPAN_RUNTIME_TRAIN_RUN_CONFIG_H_

@@ -1,0 +1,155 @@
+#include "runtime/train/run_setup.h"
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <system_error>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/train/agreement.h"
+
+namespace longspan {
+namespace {
+
+// One core of a few years ago, and memory that ranks of one machine share.
+constexpr double kNominalFlopsPerSecond = 5e10;
+constexpr double kNominalBytesPerSecond = 5e9;
+
+absl::Status WriteFile(const std::string& path, const std::string& contents) {
+  std::ofstream file(path, std::ios::binary | std::ios::trunc);
+  file << contents;
+  file.close();
+  return file ? absl::OkStatus()
+              : absl::PermissionDeniedError(absl::StrCat(path, ": cannot write"));
+}
+
+absl::Status MakeFolder(const RunFolder& folder, const std::string& resume,
+                        const std::string& config_toml, const Dataset& dataset,
+                        const std::string& marker) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  if (resume.empty() && fs::exists(folder.path, error) && !fs::is_empty(folder.path, error)) {
+    return absl::AlreadyExistsError(
+        absl::StrCat(folder.path,
+                     " already holds a run: continue it with --resume auto, or choose "
+                     "another name with --set run.name=NAME"));
+  }
+  fs::create_directories(folder.path, error);
+  if (error)
+    return absl::PermissionDeniedError(
+        absl::StrCat(folder.path, ": cannot make the run's folder: ", error.message()));
+  if (absl::Status status = WriteFile(folder.config(), config_toml); !status.ok()) return status;
+  absl::StatusOr<std::string> tokenizer = dataset.tokenizer();
+  if (!tokenizer.ok()) return tokenizer.status();
+  if (!tokenizer->empty()) {
+    if (absl::Status status = WriteFile(folder.tokenizer(), *tokenizer); !status.ok())
+      return status;
+  }
+  return WriteFile(marker, "");
+}
+
+}  // namespace
+
+RunFolder FolderOf(const RunConfig& config) {
+  return {config.run.directory + "/" + config.run.name};
+}
+
+absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const RunConfig& config) {
+  if (config.data.sources.empty()) {
+    return absl::InvalidArgumentError(
+        "data.sources is empty: name a token data set, such as sources = [{ path = "
+        "\"data/corpus.h5\" }]; "
+        "longspan data build makes one");
+  }
+  DatasetOptions options;
+  options.sources = config.data.sources;
+  options.validation_share = config.data.validation.share;
+  options.validation_path = config.data.validation.path;
+  options.max_length = config.data.max_length;
+  options.drop_long_documents = config.data.long_documents == "drop";
+  options.seed = static_cast<uint64_t>(config.run.seed);
+  return Dataset::Open(options);
+}
+
+absl::StatusOr<ModelConfig> ModelOf(const RunConfig& config, const Dataset& dataset) {
+  const absl::StatusOr<ModelFamily> family = ModelFamilyFromName(config.model.family);
+  if (!family.ok()) return family.status();
+  ModelConfig model;
+  model.family = *family;
+  model.layers = static_cast<int>(config.model.layers);
+  model.width = config.model.width;
+  model.heads = static_cast<int>(config.model.heads);
+  model.kv_heads = static_cast<int>(config.model.kv_heads);
+  model.ffn = config.model.ffn;
+  model.vocab = config.model.vocab;
+  model.rope_base = config.model.rope_base;
+  model.tie_embeddings = config.model.tie_embeddings;
+  model.positions = model.family == ModelFamily::kGpt2 ? config.data.max_length : 0;
+  if (model.vocab == 0) model.vocab = dataset.vocabulary();
+  if (model.vocab == 0) {
+    return absl::InvalidArgumentError(
+        "model.vocab = 0 takes the vocabulary from the data, but these data sets do not state one: "
+        "set model.vocab");
+  }
+  if (dataset.vocabulary() > model.vocab) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("model.vocab = ", model.vocab, ", but the data has a vocabulary of ",
+                     dataset.vocabulary(), ": use model.vocab = 0 or at least that"));
+  }
+  if (absl::Status status = model.Check(); !status.ok()) return status;
+  return model;
+}
+
+absl::StatusOr<Schedule> ScheduleOf(const RunConfig& config) {
+  return Schedule::Create({config.schedule.kind, config.schedule.peak, config.schedule.warmup,
+                           config.schedule.floor, config.run.steps});
+}
+
+AdamWConfig OptimizerOf(const RunConfig& config) {
+  return {config.optimizer.betas[0], config.optimizer.betas[1], config.optimizer.eps,
+          config.optimizer.weight_decay};
+}
+
+CostModel FixedCostModel(const ModelConfig& model) {
+  return AnalyticCostModel(model.MatmulParameters(), model.layers, model.width, model.kv_width(),
+                           kNominalFlopsPerSecond, kNominalBytesPerSecond);
+}
+
+absl::Status CheckCapacity(const RunConfig& config, const Dataset& dataset, int ranks) {
+  const int64_t longest = dataset.longest_sequence(), capacity = config.batch.micro_batch_tokens;
+  if (longest <= capacity * ranks) return absl::OkStatus();
+  const int64_t needed = ((longest + ranks - 1) / ranks + 1) / 2 * 2;
+  return absl::InvalidArgumentError(absl::StrCat(
+      "the longest sequence has ", longest, " tokens, but ", ranks, ranks == 1 ? " rank" : " ranks",
+      " of ", capacity, " tokens hold ", capacity * ranks, ": use --set batch.micro_batch_tokens=",
+      needed, ", more ranks, or (for a new run) a smaller data.max_length"));
+}
+
+absl::Status PrepareFolder(const RunFolder& folder, const std::string& resume,
+                           const std::string& config_toml, const Dataset& dataset,
+                           Transport& transport) {
+  // The marker's name is new at every start, so that a left-over of another one does not count.
+  const int64_t now = std::chrono::system_clock::now().time_since_epoch().count();
+  absl::StatusOr<std::string> marker =
+      transport.BroadcastBytes(absl::StrCat(folder.path, "/.start-", now), /*root=*/0);
+  if (!marker.ok()) return marker.status();
+  absl::Status mine;
+  if (transport.rank() == 0) mine = MakeFolder(folder, resume, config_toml, dataset, *marker);
+  if (absl::Status status = Agree(transport, mine); !status.ok()) return status;
+
+  std::error_code error;
+  // Listing first makes a network file system look again.
+  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(folder.path, error))
+    break;
+  if (!std::filesystem::exists(*marker, error)) {
+    mine = absl::NotFoundError(
+        absl::StrCat(folder.path,
+                     " is not the folder that rank 0 sees: run.directory must be on a "
+                     "file system that all nodes share"));
+  }
+  const absl::Status agreed = Agree(transport, mine);
+  if (transport.rank() == 0) std::filesystem::remove(*marker, error);
+  return agreed;
+}
+
+}  // namespace longspan

@@ -1,0 +1,58 @@
+// Set-up of a run: data, model shape, run folder. What training and a dry run have in common.
+#ifndef LONGSPAN_RUNTIME_TRAIN_RUN_SETUP_H_
+#define LONGSPAN_RUNTIME_TRAIN_RUN_SETUP_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "optim/schedule.h"
+#include "optim/sharded_adamw.h"
+#include "parallel/cost_model.h"
+#include "parallel/transport/transport.h"
+#include "runtime/data/dataset.h"
+#include "runtime/metrics/run_log.h"
+#include "runtime/model/model_config.h"
+#include "runtime/train/run_config.h"
+
+namespace longspan {
+
+// Where everything of a run lies.
+struct RunFolder {
+  std::string path;  // DIRECTORY/NAME
+  std::string checkpoints() const { return path + "/checkpoints"; }
+  std::string metrics() const { return path + "/metrics.jsonl"; }
+  std::string log() const { return path + "/log.txt"; }
+  std::string config() const { return path + "/config.toml"; }
+  std::string tokenizer() const { return path + "/tokenizer.model"; }
+};
+RunFolder FolderOf(const RunConfig& config);
+
+// Not collective: every rank opens the data for itself. InvalidArgument when no source is
+// configured.
+absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const RunConfig& config);
+
+// The model's shape, with the vocabulary taken from the data where the configuration leaves it
+// open. InvalidArgument when the data has more tokens than the model.
+absl::StatusOr<ModelConfig> ModelOf(const RunConfig& config, const Dataset& dataset);
+
+absl::StatusOr<Schedule> ScheduleOf(const RunConfig& config);
+AdamWConfig OptimizerOf(const RunConfig& config);
+// From operation counts, for a nominal core: plans depend on the ratios alone.
+CostModel FixedCostModel(const ModelConfig& model);
+
+// A sequence that no group can hold is known before training: InvalidArgument with the --set that
+// can.
+absl::Status CheckCapacity(const RunConfig& config, const Dataset& dataset, int ranks);
+
+// Collective. Rank 0 makes the folder (refused when it holds a run and `resume` is empty) and
+// writes config.toml and the tokenizer; then every rank looks for a marker of this start, so a path
+// that one node does not see is an error with its name.
+absl::Status PrepareFolder(const RunFolder& folder, const std::string& resume,
+                           const std::string& config_toml, const Dataset& dataset,
+                           Transport& transport);
+
+}  // namespace longspan
+
+#endif  // LONGSPAN_RUNTIME_TRAIN_RUN_SETUP_H_

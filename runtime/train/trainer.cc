@@ -1,0 +1,600 @@
+#include "runtime/train/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <memory>
+#include <numeric>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "kernels/elementwise.h"
+#include "optim/gradient_norms.h"
+#include "parallel/plan.h"
+#include "parallel/planner.h"
+#include "runtime/metrics/metrics_file.h"
+#include "runtime/metrics/peak.h"
+#include "runtime/metrics/run_log.h"
+#include "runtime/model/transformer.h"
+#include "runtime/train/agreement.h"
+#include "runtime/train/restore.h"
+#include "runtime/train/run_setup.h"
+#include "runtime/train/run_state.h"
+#include "runtime/train/step_inputs.h"
+#include "runtime/train/training_state.h"
+
+namespace longspan {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double SecondsSince(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+// Places after optim's sums in the vector that all ranks add up once a step.
+enum ExtraSum : int {
+  kSaveVotesSum = kStepSums,  // rank 0's clock says that a checkpoint is due
+  kBusySecondsSum,            // one place a rank from here on
+};
+
+// A step that is ready to run: planned and its tokens read, while the step before still computes.
+struct PreparedStep {
+  std::vector<SequenceRef> sequences;
+  StepPlan plan;
+  uint64_t plan_hash = 0;
+  std::vector<MicroBatchInputs> inputs;
+  DataCursor after;  // position behind this step's batch
+  double seconds = 0;
+};
+
+// A point in time on a stream.
+struct Mark {
+  std::shared_ptr<Clock::time_point> time = std::make_shared<Clock::time_point>();
+  void Queue(Stream& stream) const {
+    stream.Launch("mark", [time = time] { *time = Clock::now(); });
+  }
+  double SecondsAfter(const Mark& earlier) const {
+    return std::chrono::duration<double>(*time - *earlier.time).count();
+  }
+};
+
+class Trainer {
+ public:
+  Trainer(const TrainRequest& request, Transport& transport, Device& device)
+      : request_(request),
+        config_(request.config),
+        transport_(transport),
+        device_(device),
+        folder_(FolderOf(request.config)),
+        metrics_(folder_.metrics()),
+        log_(transport.rank() == 0 ? RunLog::ToStandardError() : RunLog::Silent()),
+        stream_(device.CreateStream("compute")) {}
+
+  absl::Status SetUp();
+  absl::Status Run();
+
+ private:
+  bool leader() const { return transport_.rank() == 0; }
+
+  // Set-up, in order.
+  absl::Status OpenAll();
+  absl::Status StartOrRestore();
+  absl::Status PrepareEvaluation();
+  absl::Status MeasurePeak();
+  void Describe();
+
+  absl::StatusOr<PreparedStep> Prepare(const DataCursor& cursor);
+  // Runs `current`, prepares `next` meanwhile (unless this is the last step).
+  absl::Status Step(PreparedStep& current, PreparedStep* next);
+  void QueueMicroBatch(const MicroBatchInputs& inputs, std::shared_ptr<double> loss_sum);
+  absl::Status Update(const StepSumVector& sums, int64_t targets, StepMetrics& metrics);
+  absl::Status NotFinite(const PreparedStep& current, const GradientNorms& norms,
+                         double loss) const;
+  void Report(const StepMetrics& metrics);
+  absl::Status Save(bool required);
+  absl::Status Evaluate();
+
+  const TrainRequest& request_;
+  const RunConfig& config_;
+  Transport& transport_;
+  Device& device_;
+  const RunFolder folder_;
+  MetricsFile metrics_;
+  std::unique_ptr<RunLog> log_;
+
+  std::unique_ptr<Dataset> dataset_;
+  std::unique_ptr<Planner> planner_;
+  std::unique_ptr<Schedule> schedule_;
+  CostModel cost_;
+  std::unique_ptr<TrainingState> state_;
+  std::unique_ptr<Transformer> model_;
+  std::unique_ptr<CheckpointWriter> checkpoints_;
+  RunState run_;
+
+  // Validation sequences, planned and read once.
+  StepPlan evaluation_plan_;
+  std::vector<MicroBatchInputs> evaluation_inputs_;
+
+  Buffer losses_buffer_;
+  std::vector<double> sums_;  // of the step's one small all-reduce
+  RingWorkspace ring_workspace_;
+  std::vector<std::unique_ptr<PlannedAttention>>
+      patterns_;               // alive while the step's work is queued
+  double peak_flops_ = 0;      // of all ranks
+  double seconds_a_step_ = 0;  // smoothed
+  double last_loss_ = 0, validation_loss_ = NAN;
+  int64_t saved_step_ = -1;
+  int64_t steps_done_ = 0;  // in this call
+  int64_t tokens_done_ = 0;
+  double training_seconds_ = 0;
+  Clock::time_point last_save_ = Clock::now();
+  bool stop_agreed_ = false, save_agreed_ = false;
+
+  Stream stream_;  // last: its queued work may use all of the above
+};
+
+absl::Status Trainer::OpenAll() {
+  const auto local = [&]() -> absl::Status {
+    absl::StatusOr<std::unique_ptr<Dataset>> dataset = OpenDataset(config_);
+    if (!dataset.ok()) return dataset.status();
+    dataset_ = *std::move(dataset);
+    absl::StatusOr<ModelConfig> model = ModelOf(config_, *dataset_);
+    if (!model.ok()) return model.status();
+    run_.model = *model;
+    absl::StatusOr<Schedule> schedule = ScheduleOf(config_);
+    if (!schedule.ok()) return schedule.status();
+    schedule_ = std::make_unique<Schedule>(*schedule);
+    absl::StatusOr<std::unique_ptr<Planner>> planner = CreatePlanner(config_.planner.policy);
+    if (!planner.ok()) return planner.status();
+    planner_ = *std::move(planner);
+    cost_ = FixedCostModel(run_.model);
+    if (absl::Status status = CheckCapacity(config_, *dataset_, transport_.size()); !status.ok())
+      return status;
+
+    run_.cursor = dataset_->Begin();
+    run_.data_fingerprint = dataset_->fingerprint();
+    run_.tokenizer_kind = dataset_->tokenizer_kind();
+    run_.config = request_.entries;
+    run_.schedule = schedule_->ToJson();
+    return absl::OkStatus();
+  };
+  return Agree(transport_, local());
+}
+
+absl::Status Trainer::SetUp() {
+  if (absl::Status status = OpenAll(); !status.ok()) return status;
+  if (absl::Status status =
+          PrepareFolder(folder_, request_.resume, request_.config_toml, *dataset_, transport_);
+      !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = Agree(transport_, log_->AppendTo(leader() ? folder_.log() : ""));
+      !status.ok())
+    return status;
+
+  const auto allocate = [&]() -> absl::Status {
+    absl::StatusOr<std::unique_ptr<TrainingState>> state =
+        TrainingState::Create(run_.model, OptimizerOf(config_), transport_, device_);
+    if (!state.ok()) return state.status();
+    state_ = *std::move(state);
+    const int64_t rows = config_.batch.micro_batch_tokens;
+    absl::StatusOr<std::unique_ptr<Transformer>> model =
+        Transformer::Create(run_.model, rows, true, device_);
+    if (!model.ok()) return model.status();
+    model_ = *std::move(model);
+    absl::StatusOr<Buffer> losses =
+        Buffer::Allocate(device_.memory(), rows * SizeOf(DType::kF32), "losses");
+    if (!losses.ok()) return losses.status();
+    losses_buffer_ = *std::move(losses);
+    sums_.assign(kBusySecondsSum + transport_.size(), 0.0);
+    return absl::OkStatus();
+  };
+  if (absl::Status status = Agree(transport_, allocate()); !status.ok()) return status;
+  if (absl::Status status = MeasurePeak(); !status.ok()) return status;
+  if (absl::Status status = StartOrRestore(); !status.ok()) return status;
+  if (absl::Status status = Agree(transport_, PrepareEvaluation()); !status.ok()) return status;
+  Describe();
+  return absl::OkStatus();
+}
+
+absl::Status Trainer::StartOrRestore() {
+  bool restored = false;
+  if (!request_.resume.empty()) {
+    absl::StatusOr<bool> found =
+        RestoreRun(request_.resume, folder_, request_.entries, *state_, transport_, *log_, run_);
+    if (!found.ok()) return found.status();
+    restored = *found;
+    saved_step_ = restored ? run_.step : -1;
+  }
+  if (restored) {
+    state_->GatherParameters(stream_);
+  } else {
+    InitializeWeights(run_.model, state_->layout(), static_cast<uint64_t>(config_.run.seed),
+                      state_->parameter_arena(), stream_);
+  }
+  if (absl::Status status = stream_.Synchronize(); !status.ok()) return status;
+
+  CheckpointOptions options;
+  options.directory = folder_.checkpoints();
+  options.run_id = config_.run.name;
+  options.keep_last = static_cast<int>(config_.checkpoint.keep_last);
+  options.keep_every = config_.checkpoint.keep_every;
+  absl::StatusOr<std::unique_ptr<CheckpointWriter>> writer =
+      CheckpointWriter::Open(PosixFileSystem(), options, transport_);
+  if (absl::Status status = Agree(transport_, writer.status()); !status.ok()) return status;
+  checkpoints_ = *std::move(writer);
+  return absl::OkStatus();
+}
+
+absl::Status Trainer::PrepareEvaluation() {
+  const std::vector<SequenceRef>& all = dataset_->validation();
+  const int64_t total =
+      std::accumulate(all.begin(), all.end(), int64_t{0},
+                      [](int64_t sum, const SequenceRef& s) { return sum + s.length; });
+  // Evenly spread over the validation documents, as many as the limit allows.
+  const int64_t stride = std::max<int64_t>(
+      1, (total + config_.metrics.evaluate_tokens - 1) / config_.metrics.evaluate_tokens);
+  std::vector<SequenceRef> chosen;
+  PlanRequest request{{}, transport_.size(), config_.batch.micro_batch_tokens, cost_};
+  for (size_t i = 0; i < all.size(); i += static_cast<size_t>(stride)) {
+    chosen.push_back(all[i]);
+    request.lengths.push_back(all[i].length);
+  }
+  if (chosen.empty()) return absl::OkStatus();
+  absl::StatusOr<StepPlan> plan = planner_->Plan(request);
+  if (!plan.ok()) return plan.status();
+  evaluation_plan_ = *std::move(plan);
+  absl::StatusOr<std::vector<MicroBatchInputs>> inputs =
+      ReadStepInputs(evaluation_plan_, transport_.rank(), chosen, *dataset_, device_.memory());
+  if (!inputs.ok()) return inputs.status();
+  evaluation_inputs_ = *std::move(inputs);
+  return absl::OkStatus();
+}
+
+absl::Status Trainer::MeasurePeak() {
+  if (absl::Status status = transport_.Barrier(); !status.ok()) return status;
+  absl::StatusOr<double> peak = MeasureGemmPeak(/*size=*/768, /*rounds=*/5, stream_);
+  if (absl::Status status = Agree(transport_, peak.status()); !status.ok()) return status;
+  absl::StatusOr<std::vector<std::string>> all =
+      transport_.AllGatherBytes(std::string(reinterpret_cast<const char*>(&*peak), sizeof(double)));
+  if (!all.ok()) return all.status();
+  for (const std::string& bytes : *all) {
+    double flops = 0;
+    bytes.copy(reinterpret_cast<char*>(&flops), sizeof(double));
+    peak_flops_ += flops;
+  }
+  return absl::OkStatus();
+}
+
+void Trainer::Describe() {
+  const ModelConfig& m = run_.model;
+  log_->Info(absl::StrFormat(
+      "%s: %s of %s parameters (%d layers, width %d, %d heads, vocabulary %d)", folder_.path,
+      Name(m.family), ShortCount(static_cast<double>(state_->layout().tensor_elements())), m.layers,
+      m.width, m.heads, m.vocab));
+  log_->Info(absl::StrFormat(
+      "data: %s sequences, %s targets an epoch, longest %d tokens, %d validation sequences",
+      ShortCount(static_cast<double>(dataset_->sequences())),
+      ShortCount(static_cast<double>(dataset_->training_tokens())), dataset_->longest_sequence(),
+      dataset_->validation().size()));
+  log_->Info(absl::StrFormat("%d %s over %s, each %s; measured peak %.1f GFLOP/s",
+                             transport_.size(), transport_.size() == 1 ? "rank" : "ranks",
+                             transport_.name(), device_.description(), peak_flops_ * 1e-9));
+  std::vector<std::string> memory;
+  for (const MemoryTable::Row& row : device_.memory().Rows()) {
+    if (row.current_bytes > 0)
+      memory.push_back(
+          absl::StrCat(row.tag, " ", ShortBytes(static_cast<double>(row.current_bytes))));
+  }
+  log_->Info(absl::StrCat("memory a rank: ", absl::StrJoin(memory, ", ")));
+}
+
+absl::StatusOr<PreparedStep> Trainer::Prepare(const DataCursor& cursor) {
+  const Clock::time_point begin = Clock::now();
+  PreparedStep prepared;
+  prepared.after = cursor;
+  prepared.sequences = dataset_->NextBatch(prepared.after, config_.batch.tokens);
+  PlanRequest request{{}, transport_.size(), config_.batch.micro_batch_tokens, cost_};
+  for (const SequenceRef& sequence : prepared.sequences) request.lengths.push_back(sequence.length);
+  absl::StatusOr<StepPlan> plan = planner_->Plan(request);
+  if (!plan.ok()) return plan.status();
+  if (absl::Status status = Validate(*plan); !status.ok()) return status;
+  prepared.plan = *std::move(plan);
+  prepared.plan_hash = HashOf(prepared.plan);
+  absl::StatusOr<std::vector<MicroBatchInputs>> inputs = ReadStepInputs(
+      prepared.plan, transport_.rank(), prepared.sequences, *dataset_, device_.memory());
+  if (!inputs.ok()) return inputs.status();
+  prepared.inputs = *std::move(inputs);
+  prepared.seconds = SecondsSince(begin);
+  return prepared;
+}
+
+void Trainer::QueueMicroBatch(const MicroBatchInputs& inputs, std::shared_ptr<double> loss_sum) {
+  const TensorView losses = losses_buffer_.Tensor(DType::kF32, {inputs.batch.rows()});
+  stream_.Launch("loss sum", [losses, loss_sum = std::move(loss_sum)] {
+    const float* values = losses.data<float>();
+    *loss_sum = std::accumulate(values, values + losses.elements(), *loss_sum);
+  });
+}
+
+absl::Status Trainer::NotFinite(const PreparedStep& current, const GradientNorms& norms,
+                                double loss) const {
+  std::vector<std::string> names;
+  for (const SequenceRef& sequence : current.sequences) {
+    if (names.size() == 8) {
+      names.push_back(absl::StrCat("and ", current.sequences.size() - 8, " more"));
+      break;
+    }
+    names.push_back(dataset_->Describe(sequence));
+  }
+  return MarkAgreed(absl::InternalError(absl::StrCat(
+      "step ", run_.step + 1, ": loss ", loss, ", ", norms.non_finite,
+      " gradient values that are not finite; the batch was: ", absl::StrJoin(names, "; "),
+      ". Nothing was updated. Try a lower schedule.peak, or run.on_nonfinite = \"skip\"")));
+}
+
+absl::Status Trainer::Update(const StepSumVector& sums, int64_t targets, StepMetrics& metrics) {
+  const GradientNorms norms = NormsOf(sums, targets);
+  metrics.gradient_norm = norms.l2;
+  metrics.non_finite = norms.non_finite;
+  metrics.clip_factor = ClipFactor(norms.l2, config_.optimizer.clip);
+  metrics.rate = schedule_->Rate(run_.step);
+  if (norms.non_finite > 0 || !std::isfinite(metrics.loss)) {
+    metrics.skipped = true;
+    return absl::OkStatus();
+  }
+  ++run_.updates;
+  const ShardedAdamW::Step step{metrics.rate, metrics.clip_factor / static_cast<double>(targets),
+                                run_.updates};
+  // No snapshot is under way: every gate is open.
+  state_->Update(step, std::vector<Event>(state_->layout().buckets().size()), stream_);
+  return absl::OkStatus();
+}
+
+absl::Status Trainer::Step(PreparedStep& current, PreparedStep* next) {
+  const Clock::time_point begin = Clock::now();
+  const int64_t targets = current.plan.total_tokens();
+  const int64_t exchanged_before = transport_.exchanged_bytes();
+  StepMetrics metrics;
+  Mark start, computed, reduced, updated;
+  auto loss_sum = std::make_shared<double>(0.0);
+  std::fill(sums_.begin(), sums_.end(), 0.0);
+  patterns_.clear();
+
+  start.Queue(stream_);
+  const auto waited_before = std::make_shared<double>(0.0);
+  stream_.Launch("mark", [this, waited_before] { *waited_before = stream_.waited_seconds(); });
+  Zero(state_->gradient_arena(), stream_);
+  for (const MicroBatchInputs& inputs : current.inputs) {
+    patterns_.push_back(
+        std::make_unique<PlannedAttention>(inputs.ring, inputs.whole, transport_, ring_workspace_));
+    const TensorView losses = losses_buffer_.Tensor(DType::kF32, {inputs.batch.rows()});
+    absl::Status status = model_->ForwardBackward(
+        inputs.batch, *patterns_.back(), state_->weights(), state_->gradients(), losses, stream_);
+    if (!status.ok()) return status;
+    QueueMicroBatch(inputs, loss_sum);
+  }
+  computed.Queue(stream_);
+  stream_.Launch("busy", [this, start, computed, waited_before] {
+    sums_[kBusySecondsSum + transport_.rank()] =
+        computed.SecondsAfter(start) - (stream_.waited_seconds() - *waited_before);
+  });
+
+  // While that computes: the next step's plan and tokens.
+  uint64_t next_hash = 0;
+  if (next != nullptr) {
+    absl::StatusOr<PreparedStep> prepared = Prepare(current.after);
+    if (!prepared.ok()) return prepared.status();
+    *next = *std::move(prepared);
+    next_hash = next->plan_hash;
+  }
+  const bool stop = request_.stop_requested != nullptr && request_.stop_requested->load();
+  const bool save_due = leader() && config_.checkpoint.interval.steps == 0 &&
+                        SecondsSince(last_save_) >= config_.checkpoint.interval.seconds;
+
+  const TensorView sums = TensorView::Of(sums_.data(), {static_cast<int64_t>(sums_.size())});
+  state_->ReduceGradients(sums.Slice(0, 0, kGradientStatistics), stream_);
+  stream_.Launch("step sums", [this, loss_sum, next_hash, stop, save_due] {
+    StepSumVector values{};
+    WritePlanHash(next_hash, values);
+    std::copy(values.begin() + kPlanHashSums, values.end(), sums_.begin() + kPlanHashSums);
+    sums_[kLossSum] = *loss_sum;
+    sums_[kStopVotesSum] = stop ? 1 : 0;
+    sums_[kSaveVotesSum] = save_due ? 1 : 0;
+  });
+  transport_.AllReduceSum(sums, stream_);
+  reduced.Queue(stream_);
+  if (absl::Status status = stream_.Synchronize(); !status.ok()) return status;
+
+  StepSumVector summed;
+  std::copy(sums_.begin(), sums_.begin() + kStepSums, summed.begin());
+  metrics.loss = summed[kLossSum] / static_cast<double>(targets);
+  if (absl::Status status = Update(summed, targets, metrics); !status.ok()) return status;
+  if (metrics.skipped && config_.run.on_nonfinite == "stop")
+    return NotFinite(current, NormsOf(summed, targets), metrics.loss);
+  updated.Queue(stream_);
+  if (absl::Status status = stream_.Synchronize(); !status.ok()) return status;
+  if (!PlanHashesAgree(summed, transport_.size())) {
+    return MarkAgreed(absl::InternalError(
+        absl::StrCat("step ", run_.step + 2,
+                     ": the ranks made different plans; they must run the "
+                     "same build of longspan with the same configuration and data")));
+  }
+  stop_agreed_ = summed[kStopVotesSum] > 0;
+  save_agreed_ = sums_[kSaveVotesSum] > 0;
+
+  ++run_.step;
+  run_.tokens += targets;
+  run_.cursor = current.after;
+  if (run_.step == 1) run_.first_loss = metrics.loss;
+  last_loss_ = metrics.loss;
+
+  metrics.step = run_.step;
+  metrics.attempt = checkpoints_->generation();
+  metrics.tokens = targets;
+  metrics.sequences = static_cast<int64_t>(current.sequences.size());
+  for (int64_t length : current.plan.lengths) metrics.longest = std::max(metrics.longest, length);
+  metrics.groups = static_cast<int64_t>(current.plan.groups.size());
+  metrics.planned_gap = current.plan.certificate.gap;
+  metrics.seconds = SecondsSince(begin);
+  metrics.tokens_per_second = static_cast<double>(targets) / metrics.seconds;
+  double flops = 0;
+  for (int64_t length : current.plan.lengths) flops += run_.model.TrainingFlops(length);
+  metrics.flops_per_second = flops / metrics.seconds;
+  metrics.peak_share = metrics.flops_per_second / peak_flops_;
+  const auto busy = sums_.begin() + kBusySecondsSum;
+  const double mean = std::accumulate(busy, sums_.end(), 0.0) / transport_.size();
+  metrics.busy_max_over_mean = mean > 0 ? *std::max_element(busy, sums_.end()) / mean : 1;
+  metrics.phase_seconds = {{"prepare_next", next != nullptr ? next->seconds : 0},
+                           {"compute", computed.SecondsAfter(start)},
+                           {"reduce", reduced.SecondsAfter(computed)},
+                           {"update", updated.SecondsAfter(reduced)}};
+  for (const MemoryTable::Row& row : device_.memory().Rows())
+    metrics.memory_bytes[row.tag] = row.current_bytes;
+  metrics.exchanged_bytes = transport_.exchanged_bytes() - exchanged_before;
+  ++steps_done_;
+  tokens_done_ += targets;
+  training_seconds_ += metrics.seconds;
+  seconds_a_step_ =
+      steps_done_ == 1 ? metrics.seconds : 0.9 * seconds_a_step_ + 0.1 * metrics.seconds;
+  Report(metrics);
+  return absl::OkStatus();
+}
+
+void Trainer::Report(const StepMetrics& m) {
+  if (!leader()) return;
+  const bool keep = m.step % config_.metrics.every == 0 || m.step == config_.run.steps;
+  if (keep) {
+    if (absl::Status status = metrics_.Append(m); !status.ok())
+      log_->Warn(std::string(status.message()));
+  }
+  if (m.skipped)
+    log_->Warn(absl::StrFormat("step %d: %d gradient values are not finite; update skipped", m.step,
+                               m.non_finite));
+  const double left = seconds_a_step_ * static_cast<double>(config_.run.steps - m.step);
+  log_->Progress(absl::StrFormat("step %*d/%d  loss %7.4f  rate %.2e  norm %7.3f  %6s tok/s  "
+                                 "%3.0f%% of peak  balance %.2f  %s left",
+                                 absl::StrCat(config_.run.steps).size(), m.step, config_.run.steps,
+                                 m.loss, m.rate, m.gradient_norm, ShortCount(m.tokens_per_second),
+                                 100 * m.peak_share, m.busy_max_over_mean, ShortTime(left)),
+                 keep);
+}
+
+absl::Status Trainer::Save(bool required) {
+  if (saved_step_ == run_.step) return absl::OkStatus();
+  absl::StatusOr<SaveReport> report =
+      checkpoints_->Save(run_.step, state_->Regions(), run_.ToJson());
+  last_save_ = Clock::now();
+  const absl::Status status = Agree(transport_, report.status());
+  if (!status.ok()) {
+    if (required) return status;
+    log_->Warn(absl::StrCat(
+        "checkpoint of step ", run_.step,
+        " failed, training goes on, the one before stays: ", std::string(status.message())));
+    return absl::OkStatus();
+  }
+  saved_step_ = run_.step;
+  for (const std::string& warning : report->warnings) log_->Warn(warning);
+  if (!leader()) return absl::OkStatus();
+  if (absl::Status appended = metrics_.AppendCheckpoint(run_.step, checkpoints_->generation(),
+                                                        report->bytes, report->seconds);
+      !appended.ok()) {
+    log_->Warn(std::string(appended.message()));
+  }
+  log_->Info(absl::StrFormat("checkpoint of step %d: %s a rank in %.2f s, %s", run_.step,
+                             ShortBytes(static_cast<double>(report->bytes)), report->seconds,
+                             report->directory));
+  return absl::OkStatus();
+}
+
+absl::Status Trainer::Evaluate() {
+  if (evaluation_plan_.lengths.empty()) return absl::OkStatus();
+  const Clock::time_point begin = Clock::now();
+  auto loss_sum = std::make_shared<double>(0.0);
+  patterns_.clear();
+  for (const MicroBatchInputs& inputs : evaluation_inputs_) {
+    patterns_.push_back(
+        std::make_unique<PlannedAttention>(inputs.ring, inputs.whole, transport_, ring_workspace_));
+    const TensorView losses = losses_buffer_.Tensor(DType::kF32, {inputs.batch.rows()});
+    absl::Status status =
+        model_->Evaluate(inputs.batch, *patterns_.back(), state_->weights(), losses, stream_);
+    if (!status.ok()) return status;
+    QueueMicroBatch(inputs, loss_sum);
+  }
+  transport_.AllReduceSum(TensorView::Of(loss_sum.get(), {1}), stream_);
+  if (absl::Status status = stream_.Synchronize(); !status.ok()) return status;
+  const int64_t tokens = evaluation_plan_.total_tokens();
+  validation_loss_ = *loss_sum / static_cast<double>(tokens);
+  if (!leader()) return absl::OkStatus();
+  if (absl::Status status = metrics_.AppendEvaluation(
+          run_.step, checkpoints_->generation(), validation_loss_, tokens, SecondsSince(begin));
+      !status.ok()) {
+    log_->Warn(std::string(status.message()));
+  }
+  log_->Info(absl::StrFormat("validation after step %d: loss %.4f over %s targets", run_.step,
+                             validation_loss_, ShortCount(static_cast<double>(tokens))));
+  return absl::OkStatus();
+}
+
+absl::Status Trainer::Run() {
+  const int64_t end = request_.stop_after > 0
+                          ? std::min(config_.run.steps, run_.step + request_.stop_after)
+                          : config_.run.steps;
+  if (run_.step >= config_.run.steps) {
+    log_->Info(
+        absl::StrCat("nothing to do: the run already has its ", config_.run.steps, " steps"));
+    return absl::OkStatus();
+  }
+  absl::StatusOr<PreparedStep> current = Prepare(run_.cursor);
+  if (absl::Status status = Agree(transport_, current.status()); !status.ok()) return status;
+  const int64_t interval = config_.checkpoint.interval.steps,
+                evaluate = config_.metrics.evaluate_every;
+  while (run_.step < end && !stop_agreed_) {
+    PreparedStep next;
+    const bool last = run_.step + 1 == end;
+    if (absl::Status status = Step(*current, last ? nullptr : &next); !status.ok()) return status;
+    if (evaluate > 0 && run_.step % evaluate == 0 && run_.step < config_.run.steps) {
+      if (absl::Status status = Evaluate(); !status.ok()) return status;
+    }
+    if ((interval > 0 && run_.step % interval == 0) || save_agreed_) {
+      if (absl::Status status = Save(/*required=*/false); !status.ok()) return status;
+    }
+    *current = std::move(next);
+  }
+  const bool complete = run_.step == config_.run.steps;
+  if (complete) {
+    if (absl::Status status = Evaluate(); !status.ok()) return status;
+  }
+  if (absl::Status status = Save(/*required=*/true); !status.ok()) return status;
+  if (complete) {
+    log_->Info(absl::StrFormat(
+        "done: %d steps, loss %.4f -> %.4f%s, %s targets in %s here, %s tok/s", run_.step,
+        run_.first_loss, last_loss_,
+        std::isnan(validation_loss_) ? "" : absl::StrFormat(", validation %.4f", validation_loss_),
+        ShortCount(static_cast<double>(tokens_done_)), ShortTime(training_seconds_),
+        ShortCount(static_cast<double>(tokens_done_) / training_seconds_)));
+  } else {
+    log_->Info(absl::StrFormat("stopped after step %d of %d, state committed; continue with:\n  %s",
+                               run_.step, config_.run.steps, request_.resume_command));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status Train(const TrainRequest& request, Transport& transport, Device& device) {
+  Trainer trainer(request, transport, device);
+  absl::Status status = trainer.SetUp();
+  if (status.ok()) status = trainer.Run();
+  if (!status.ok() && !IsAgreed(status)) {
+    // Before the trainer's stream ends: it may hold work that waits for other ranks.
+    if (request.on_fatal) request.on_fatal(transport.rank(), status);
+    transport.Abort(std::string(status.message()));
+  }
+  return status;
+}
+
+}  // namespace longspan

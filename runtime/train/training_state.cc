@@ -1,0 +1,87 @@
+#include "runtime/train/training_state.h"
+
+#include <utility>
+
+#include "kernels/optimizer_pass.h"
+
+namespace longspan {
+
+absl::StatusOr<std::unique_ptr<TrainingState>> TrainingState::Create(const ModelConfig& config,
+                                                                     const AdamWConfig& optimizer,
+                                                                     Transport& transport,
+                                                                     Device& device) {
+  auto state = std::unique_ptr<TrainingState>(new TrainingState(config, transport));
+  const ParameterLayout& layout = state->layout_;
+  const int64_t bytes = layout.arena_elements() * SizeOf(DType::kF32);
+  absl::StatusOr<Buffer> parameters =
+      Buffer::AllocateZeroed(device.memory(), bytes, "parameters", Placement::kDevice);
+  if (!parameters.ok()) return parameters.status();
+  absl::StatusOr<Buffer> gradients =
+      Buffer::AllocateZeroed(device.memory(), bytes, "gradients", Placement::kDevice);
+  if (!gradients.ok()) return gradients.status();
+  state->parameters_ = *std::move(parameters);
+  state->gradients_ = *std::move(gradients);
+  state->weights_ = WeightsIn(config, layout, state->parameter_arena());
+  state->gradient_weights_ = WeightsIn(config, layout, state->gradient_arena());
+
+  std::vector<OwnedRange> owned;
+  for (const ShardRange& range : layout.Shard(transport.rank())) {
+    owned.push_back({range.bucket, range.arena_begin, range.shard_begin,
+                     range.flat_end - range.flat_begin, layout.specs()[range.tensor].decay});
+  }
+  absl::StatusOr<ShardedAdamW> adamw =
+      ShardedAdamW::Create(optimizer, owned, static_cast<int64_t>(layout.buckets().size()),
+                           layout.shard_elements(), device);
+  if (!adamw.ok()) return adamw.status();
+  state->optimizer_ = std::make_unique<ShardedAdamW>(*std::move(adamw));
+  return state;
+}
+
+TensorView TrainingState::Shard(TensorView arena, int64_t bucket) const {
+  const int64_t begin = layout_.shard_arena_begin(bucket, transport_.rank());
+  return arena.Slice(0, begin, begin + layout_.shard_bucket_elements(bucket));
+}
+
+void TrainingState::ReduceGradients(TensorView statistics, Stream& stream) {
+  for (size_t b = 0; b < layout_.buckets().size(); ++b) {
+    const ParameterLayout::Bucket& bucket = layout_.buckets()[b];
+    const TensorView whole =
+        gradient_arena().Slice(0, bucket.begin, bucket.begin + bucket.elements);
+    const TensorView shard = Shard(gradient_arena(), static_cast<int64_t>(b));
+    transport_.ReduceScatterSum(whole, shard, stream);
+    AccumulateGradientStatistics(shard, statistics, stream);
+  }
+}
+
+void TrainingState::Update(const ShardedAdamW::Step& step, const std::vector<Event>& gates,
+                           Stream& stream) {
+  optimizer_->Update(step, parameter_arena(), gradient_arena(), gates, stream);
+  GatherParameters(stream);
+}
+
+void TrainingState::GatherParameters(Stream& stream) {
+  for (size_t b = 0; b < layout_.buckets().size(); ++b) {
+    const ParameterLayout::Bucket& bucket = layout_.buckets()[b];
+    transport_.AllGather(Shard(parameter_arena(), static_cast<int64_t>(b)),
+                         parameter_arena().Slice(0, bucket.begin, bucket.begin + bucket.elements),
+                         stream);
+  }
+}
+
+std::vector<StateRegion> TrainingState::Regions() const {
+  std::vector<StateRegion> regions;
+  const auto add = [&](const char* group, bool in_arena, TensorView values) {
+    for (const ShardRange& range : layout_.Shard(transport_.rank())) {
+      const ParameterSpec& spec = layout_.specs()[range.tensor];
+      float* const data = values.data<float>() + (in_arena ? range.arena_begin : range.shard_begin);
+      regions.push_back(
+          {group, spec.name, DType::kF32, spec.shape, range.flat_begin, range.flat_end, data});
+    }
+  };
+  add("/parameters", true, parameter_arena());
+  add("/optimizer/first_moment", false, optimizer_->first_moment());
+  add("/optimizer/second_moment", false, optimizer_->second_moment());
+  return regions;
+}
+
+}  // namespace longspan

@@ -1,0 +1,68 @@
+// TrainingState: parameters, gradients and optimizer state of one rank, and the collective part of
+// an update (ZeRO-1).
+//
+// Parameters and gradients are whole FP32 arenas on every rank; moments are this rank's shards
+// alone. An update: gradients reduce-scattered into this rank's part of the gradient arena, that
+// part of the parameters updated, parameters gathered.
+#ifndef LONGSPAN_RUNTIME_TRAIN_TRAINING_STATE_H_
+#define LONGSPAN_RUNTIME_TRAIN_TRAINING_STATE_H_
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "checkpoint/checkpoint.h"
+#include "kernels/device/stream.h"
+#include "optim/sharded_adamw.h"
+#include "parallel/parameter_layout.h"
+#include "parallel/transport/transport.h"
+#include "runtime/model/model_config.h"
+#include "runtime/model/weights.h"
+
+namespace longspan {
+
+// Move-only; one thread queues work. The device and the transport outlive it.
+class TrainingState {
+ public:
+  static absl::StatusOr<std::unique_ptr<TrainingState>> Create(const ModelConfig& config,
+                                                               const AdamWConfig& optimizer,
+                                                               Transport& transport,
+                                                               Device& device);
+
+  const ParameterLayout& layout() const { return layout_; }
+  const Weights& weights() const { return weights_; }
+  const Weights& gradients() const { return gradient_weights_; }
+  TensorView parameter_arena() const {
+    return parameters_.Tensor(DType::kF32, {layout_.arena_elements()});
+  }
+  TensorView gradient_arena() const {
+    return gradients_.Tensor(DType::kF32, {layout_.arena_elements()});
+  }
+
+  // Sums gradients over ranks into this rank's shards, bucket by bucket, and adds the shards'
+  // statistics to `statistics`, f64 (3), see kernels/optimizer_pass.h.
+  void ReduceGradients(TensorView statistics, Stream& stream);
+  // Updates this rank's shards, the part of bucket b after gates[b], and gathers the parameters of
+  // all ranks.
+  void Update(const ShardedAdamW::Step& step, const std::vector<Event>& gates, Stream& stream);
+  // Gathers parameters from the ranks' shards: after a restore.
+  void GatherParameters(Stream& stream);
+
+  // What a checkpoint holds of this rank: its shards of parameters and of both moments.
+  std::vector<StateRegion> Regions() const;
+
+ private:
+  TrainingState(const ModelConfig& config, Transport& transport)
+      : layout_(ParameterSpecs(config), transport.size()), transport_(transport) {}
+  TensorView Shard(TensorView arena, int64_t bucket) const;
+
+  ParameterLayout layout_;
+  Transport& transport_;
+  Buffer parameters_, gradients_;
+  Weights weights_, gradient_weights_;
+  std::unique_ptr<ShardedAdamW> optimizer_;
+};
+
+}  // namespace longspan
+
+#endif  // LONGSPAN_RUNTIME_TRAIN_TRAINING_STATE_H_

@@ -1,0 +1,103 @@
+#include "kernels/device/stream.h"
+
+#include <atomic>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "gtest/gtest.h"
+
+namespace longspan {
+namespace {
+
+TEST(StreamTest, RunsInLaunchOrder) {
+  std::unique_ptr<Device> device = Device::OpenCpu(2);
+  Stream stream = device->CreateStream("test");
+  std::vector<int> order;
+  for (int i = 0; i < 100; ++i) stream.Launch("append", [&order, i] { order.push_back(i); });
+  ASSERT_TRUE(stream.Synchronize().ok());
+  ASSERT_EQ(order.size(), 100u);
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(order[i], i);
+}
+
+TEST(StreamTest, LaunchDoesNotWaitForTheWork) {
+  std::unique_ptr<Device> device = Device::OpenCpu(1);
+  Stream stream = device->CreateStream("test");
+  EventPromise gate;
+  stream.WaitFor(gate.event());
+  std::atomic<bool> ran{false};
+  stream.Launch("work", [&] { ran = true; });
+  const Event done = stream.Record();
+  EXPECT_FALSE(done.Done());
+  EXPECT_FALSE(ran.load());
+  gate.Complete();
+  ASSERT_TRUE(done.Wait().ok());
+  EXPECT_TRUE(ran.load());
+}
+
+TEST(StreamTest, AnotherStreamWaitsForAnEvent) {
+  std::unique_ptr<Device> device = Device::OpenCpu(1);
+  Stream first = device->CreateStream("first"), second = device->CreateStream("second");
+  int value = 0;
+  first.Launch("slow", [&] {
+    absl::SleepFor(absl::Milliseconds(20));
+    value = 7;
+  });
+  second.WaitFor(first.Record());
+  int seen = -1;
+  second.Launch("read", [&] { seen = value; });
+  ASSERT_TRUE(second.Synchronize().ok());
+  EXPECT_EQ(seen, 7);
+  EXPECT_GT(second.waited_seconds(), 0.005);
+  EXPECT_EQ(first.waited_seconds(), 0);
+}
+
+TEST(StreamTest, FailureIsStickyAndSkipsLaterWork) {
+  std::unique_ptr<Device> device = Device::OpenCpu(1);
+  Stream stream = device->CreateStream("test");
+  EventPromise peer;
+  stream.WaitFor(peer.event());
+  std::atomic<bool> ran{false};
+  stream.Launch("work", [&] { ran = true; });
+  peer.Complete(absl::UnavailableError("rank 3 died"));
+  EXPECT_EQ(stream.Synchronize().message(), "rank 3 died");
+  stream.LaunchFallible("second failure", [] { return absl::InternalError("later"); });
+  EXPECT_EQ(stream.Record().Wait().message(), "rank 3 died") << "the first failure counts";
+  EXPECT_FALSE(ran.load());
+}
+
+TEST(StreamTest, DestructionFinishesQueuedWork) {
+  std::unique_ptr<Device> device = Device::OpenCpu(1);
+  int count = 0;
+  {
+    Stream stream = device->CreateStream("test");
+    for (int i = 0; i < 50; ++i) stream.Launch("count", [&] { ++count; });
+  }
+  EXPECT_EQ(count, 50);
+}
+
+TEST(EventTest, ADroppedPromiseEndsTheWait) {
+  Event event;
+  EXPECT_TRUE(event.Done()) << "no event is a done event";
+  {
+    EventPromise promise;
+    event = promise.event();
+    EXPECT_FALSE(event.Done());
+    EXPECT_EQ(event.WaitFor(absl::Milliseconds(1)).code(), absl::StatusCode::kDeadlineExceeded);
+  }
+  EXPECT_EQ(event.Wait().code(), absl::StatusCode::kCancelled);
+}
+
+TEST(EventTest, CallbacksRunOnceWhetherEarlyOrLate) {
+  EventPromise promise;
+  int calls = 0;
+  promise.event().OnDone([&](const absl::Status& status) { calls += status.ok() ? 1 : 100; });
+  EXPECT_EQ(calls, 0);
+  promise.Complete();
+  promise.event().OnDone([&](const absl::Status& status) { calls += status.ok() ? 10 : 100; });
+  EXPECT_EQ(calls, 11);
+}
+
+}  // namespace
+}  // namespace longspan

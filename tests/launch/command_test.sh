@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# The usual mistakes at the command line: one clear line, a non-zero status on all ranks within seconds.
+# Usage: command_test.sh LONGSPAN
+set -uo pipefail
+longspan=$1
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+cd "$folder"
+failures=0
+
+# refuses TEXT COMMAND...: fails within 20 seconds, and says TEXT on one line of standard error.
+refuses() {
+  local text=$1 status=0
+  shift
+  timeout 20 "$@" >out.txt 2>err.txt || status=$?
+  if [[ $status -eq 0 || $status -eq 124 ]]; then
+    echo "FAILED: status $status instead of an error: $*"; cat err.txt; failures=$((failures + 1))
+  elif ! grep -qF -- "$text" err.txt out.txt; then
+    echo "FAILED: no \"$text\" from: $*"; cat err.txt out.txt; failures=$((failures + 1))
+  elif [[ $(grep -cF -- "$text" err.txt) -gt 1 ]]; then
+    echo "FAILED: said more than once: $*"; cat err.txt; failures=$((failures + 1))
+  fi
+}
+
+accepts() {
+  if ! timeout 60 "$@" >out.txt 2>err.txt; then
+    echo "FAILED: $*"; cat out.txt err.txt; failures=$((failures + 1))
+  fi
+}
+
+mkdir texts
+for i in $(seq 40); do head -c $((i * 37)) /usr/share/common-licenses/GPL-3 >"texts/$i.txt"; done
+accepts "$longspan" data build texts --out corpus.h5
+cat >good.toml <<'TOML'
+[run]
+steps = 3
+[data]
+sources = [{ path = "corpus.h5" }]
+[model]
+layers = 1
+width = 16
+heads = 2
+kv_heads = 1
+ffn = 32
+[batch]
+tokens = 2000
+micro_batch_tokens = 2000
+TOML
+mpi=(mpirun --oversubscribe --bind-to none -n 2)
+
+sed 's/steps = 3/step = 3/' good.toml >unknown.toml
+refuses 'unknown.toml:2: unknown key "run.step"; the nearest known key is "run.steps"' "$longspan" train unknown.toml
+refuses 'unknown.toml:2: unknown key' "${mpi[@]}" "$longspan" train unknown.toml
+refuses 'nowhere.toml: cannot read' "$longspan" train nowhere.toml
+refuses 'missing.h5' "${mpi[@]}" "$longspan" train good.toml --set 'data.sources=[{path="missing.h5"}]'
+head -c 3000 corpus.h5 >truncated.h5
+refuses 'truncated.h5' "$longspan" train good.toml --set 'data.sources="truncated.h5"'
+refuses 'good.toml' "$longspan" train good.toml --set 'data.sources="good.toml"'
+refuses 'vocabulary of 257' "${mpi[@]}" "$longspan" train good.toml --set model.vocab=100
+refuses '--set batch.micro_batch_tokens=' "${mpi[@]}" "$longspan" train good.toml --set batch.micro_batch_tokens=400
+refuses 'policy' "$longspan" train good.toml --set planner.policy=none
+echo >occupied
+refuses 'occupied' "${mpi[@]}" "$longspan" train good.toml --set run.directory=occupied/by/file
+refuses 'occupied' "$longspan" train good.toml --set run.directory=occupied/runs
+accepts "$longspan" train good.toml --set run.name=first
+refuses 'already holds a run' "${mpi[@]}" "$longspan" train good.toml --set run.name=first
+refuses 'model.width was 16, is now 32' "$longspan" train good.toml --set run.name=first --set model.width=32 --resume auto
+refuses '--ranks' "${mpi[@]}" "$longspan" train good.toml --ranks 2
+refuses 'not finite' "${mpi[@]}" "$longspan" train good.toml --set run.name=nan --set schedule.peak=1e30 \
+  --set optimizer.clip=0 --set run.steps=20
+refuses '--bind-to none' taskset -c 0 "$longspan" train good.toml --set run.name=threads --set run.threads=64
+refuses 'neither a run' "$longspan" generate nowhere
+refuses 'nowhere' "$longspan" data build nowhere --out x.h5
+refuses 'no/such' "$longspan" data build texts --out no/such/folder/x.h5
+accepts "$longspan" generate runs/first --prompt 'GNU ' --tokens 5
+accepts "$longspan" checkpoint list runs/first --json
+accepts "$longspan" checkpoint verify runs/first
+accepts "$longspan" config show good.toml --json
+accepts "$longspan" train good.toml --dry-run --ranks 8 --json
+for command in train generate 'data build' 'data inspect' 'checkpoint list' 'checkpoint verify' 'config show' 'config defaults'; do
+  # shellcheck disable=SC2086
+  "$longspan" $command --help | grep -q 'Example' || { echo "FAILED: no example in $command --help"; failures=$((failures + 1)); }
+done
+
+[[ $failures -eq 0 ]] && echo "all as expected"
+exit $((failures > 0))

@@ -1,0 +1,133 @@
+#!/usr/bin/env bash
+# Training under mpirun: the same losses on any number of ranks, stop signals that commit, SIGKILL at random times.
+# Usage: train_test.sh LONGSPAN ranks|signals|kills [KILLS]
+set -uo pipefail
+longspan=$1
+mode=$2
+kills=${3:-3}
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+cd "$folder"
+
+fail() {
+  echo "FAILED: $*"
+  tail -n 20 err.txt 2>/dev/null
+  exit 1
+}
+
+mkdir texts
+for i in $(seq 30); do head -c $((40 + i * 61)) /usr/share/common-licenses/GPL-3 >"texts/$i.txt"; done
+"$longspan" data build texts --out corpus.h5 2>err.txt || fail "data build"
+cat >run.toml <<'TOML'
+[run]
+steps = 30
+[data]
+sources = [{ path = "corpus.h5" }]
+[model]
+layers = 2
+width = 32
+heads = 4
+kv_heads = 2
+ffn = 80
+[batch]
+tokens = 2500
+micro_batch_tokens = 2000
+[schedule]
+peak = 3e-3
+[checkpoint]
+interval = 10
+[metrics]
+evaluate_every = 0
+TOML
+
+mpi() {
+  local ranks=$1
+  shift
+  timeout 100 mpirun --oversubscribe --bind-to none --mca odls_base_sigkill_timeout 60 -n "$ranks" "$longspan" train run.toml "$@"
+}
+
+# "step loss" of every step; of a step made twice the line of the later attempt.
+losses() {
+  sed -n 's/.*"attempt":\([0-9]*\).*"loss":\([-0-9.e+]*\),.*"step":\([0-9]*\),.*/\3 \1 \2/p' "runs/$1/metrics.jsonl" |
+    sort -n -k1,1 -k2,2 | awk '{ loss[$1] = $3 } END { for (step in loss) print step, loss[step] }' | sort -n
+}
+
+state_hash() {
+  grep -o '"state_hash": *"[^"]*"' "runs/$1/checkpoints/$(cat "runs/$1/checkpoints/latest")/manifest.json"
+}
+
+wait_for_steps() {
+  for _ in $(seq 400); do
+    [[ $(grep -c '"loss"' "runs/$1/metrics.jsonl" 2>/dev/null) -ge $2 ]] && return
+    sleep 0.05
+  done
+  fail "no $2 steps of $1"
+}
+
+case $mode in
+  ranks)
+    mpi 1 --set run.name=r1 2>err.txt || fail "1 rank"
+    for case in 2:1100 3:700 4:600; do
+      ranks=${case%:*}
+      mpi "$ranks" --set "run.name=r$ranks" --set "batch.micro_batch_tokens=${case#*:}" 2>err.txt || fail "$ranks ranks"
+      grep -q '"groups":[1-9]' "runs/r$ranks/metrics.jsonl" || fail "no group was formed on $ranks ranks"
+      paste -d ' ' <(losses r1) <(losses "r$ranks") | awk -v ranks="$ranks" '
+        { d = $2 - $4; if (d < 0) d = -d; if (NF != 4 || $1 != $3 || d > 1e-4 * $2) { print "step " $1 ": " $2 " and " $4; bad = 1 } }
+        END { if (NR != 30) { print NR " steps instead of 30"; bad = 1 } exit bad }' || fail "losses on 1 and $ranks ranks differ"
+    done
+    # The same job as threads of one process.
+    timeout 100 "$longspan" train run.toml --ranks 3 --set run.name=threads --set batch.micro_batch_tokens=700 2>err.txt || fail threads
+    [[ "$(losses threads)" == "$(losses r3)" ]] || fail "threads and processes differ"
+    # State of four ranks goes on with two.
+    mpi 4 --set run.name=fewer --set batch.micro_batch_tokens=600 --stop-after 12 2>err.txt || fail "first part"
+    mpi 2 --set run.name=fewer --set batch.micro_batch_tokens=1100 --resume auto 2>err.txt || fail "on fewer ranks"
+    paste -d ' ' <(losses r1) <(losses fewer) | awk '{ d = $2 - $4; if (d < 0) d = -d; if (d > 1e-4 * $2) exit 1 } END { exit NR != 30 }' ||
+      fail "losses after resuming on fewer ranks"
+    ;;
+  signals)
+    for signal in USR1 TERM; do
+      name=stop-$signal
+      mpi 2 --set "run.name=$name" --set run.steps=2000 2>err.txt &
+      wait_for_steps "$name" 3
+      # To the ranks, as a batch system does.
+      pkill -"$signal" -f "^$longspan train run.toml --set run.name=$name" || fail "no process to signal"
+      wait $! || fail "$signal did not end with 0"
+      grep -q 'continue with' err.txt || fail "no resume command shown"
+      stopped=$(losses "$name" | wc -l)
+      committed=$(sed 's/step-0*\([0-9]*\).*/\1/' "runs/$name/checkpoints/latest")
+      [[ "$committed" == "$stopped" ]] || fail "$signal: $stopped steps made, $committed committed"
+      mpi 2 --set "run.name=$name" --set run.steps=2000 --resume auto --stop-after 2 2>err.txt || fail "resume after $signal"
+      [[ $(losses "$name" | wc -l) -eq $((stopped + 2)) ]] || fail "steps after $signal"
+    done
+    ;;
+  kills)
+    mpi 2 --set run.name=whole --set batch.micro_batch_tokens=1100 --set checkpoint.interval=1 2>err.txt || fail "whole run"
+    for kill in $(seq "$kills"); do
+      name=killed-$kill
+      attempts=0
+      # Killed again and again until a start gets to the end; every start goes on from what was committed.
+      while true; do
+        mpi 2 --set "run.name=$name" --set batch.micro_batch_tokens=1100 --set checkpoint.interval=1 --resume auto 2>err.txt &
+        job=$!
+        attempts=$((attempts + 1))
+        if [[ $attempts -le 4 ]]; then
+          sleep "0.$((RANDOM % 9))$((RANDOM % 10))"
+          # One rank or all; a dead rank must take the others along.
+          if [[ $((RANDOM % 2)) -eq 0 ]]; then
+            pkill -KILL -f "^$longspan train run.toml --set run.name=$name"
+          else
+            pkill -KILL -n -f "^$longspan train run.toml --set run.name=$name"
+          fi
+        fi
+        if wait $job; then break; fi
+        [[ $attempts -le 8 ]] || fail "start $attempts of $name did not end well"
+      done
+      [[ "$(losses "$name")" == "$(losses whole)" ]] || { diff <(losses whole) <(losses "$name"); fail "losses after $attempts starts differ"; }
+      [[ "$(state_hash "$name")" == "$(state_hash whole)" ]] || fail "states differ after $attempts starts"
+      "$longspan" checkpoint verify "runs/$name" >/dev/null 2>err.txt || fail "verify"
+      echo "$name: $attempts starts, bit-identical"
+      rm -rf "runs/$name"
+    done
+    ;;
+esac
+echo "$mode: as expected"

@@ -1,0 +1,46 @@
+#include "parallel/cost_model.h"
+
+#include <gtest/gtest.h>
+
+namespace longspan {
+namespace {
+
+// The example of the public format.
+constexpr CostModel kExample = {8.0e-9, 1.055e-4, 2.23e-5, 1.92e-3, 8.0e-3};
+
+TEST(CostModelTest, OneRankPaysForEveryTokenAndPair) {
+  EXPECT_DOUBLE_EQ(kExample.SequenceSeconds(1000, 1), 1.055e-4 * 1000 + 8.0e-9 * 500500);
+  EXPECT_DOUBLE_EQ(kExample.SequenceSeconds(1, 1), 1.055e-4 + 8.0e-9);
+}
+
+TEST(CostModelTest, TheRingHidesBehindLongAttention) {
+  // 2M tokens on 256 ranks: attention of a rank 68 s, its transfers 47 s plus the last block.
+  const double s = 2097152, pairs = s * (s + 1) / 2;
+  EXPECT_NEAR(kExample.SequenceSeconds(2097152, 256),
+              1.055e-4 * s / 256 + 8.0e-9 * pairs / 256 + 1.92e-3 * 255, 1e-9);
+}
+
+TEST(CostModelTest, ShortSequencesWaitForTheRing) {
+  const double s = 16384, pairs = s * (s + 1) / 2;
+  const double expected =
+      1.055e-4 * s / 8 + (2.23e-5 * s * 7 / 8 + 8.0e-9 * pairs / 64) + 1.92e-3 * 7;
+  EXPECT_NEAR(kExample.SequenceSeconds(16384, 8), expected, 1e-12);
+  // So more ranks may take longer.
+  EXPECT_LT(kExample.SequenceSeconds(16384, 64), kExample.SequenceSeconds(16384, 512));
+}
+
+TEST(CostModelTest, AnalyticCountsOperationsAndBytes) {
+  // 10 layers, width 100, KV width 50, 1000 parameters, 1e6 FLOP/s, 1e5 bytes/s.
+  const CostModel cost = AnalyticCostModel(1000, 10, 100, 50, 1e6, 1e5);
+  EXPECT_DOUBLE_EQ(cost.linear_seconds_per_token, 6e-3);
+  EXPECT_DOUBLE_EQ(cost.attention_seconds_per_pair, 12e-3);
+  // K and V of 50 values of 4 bytes in 10 layers: 4000 bytes, twice, and their gradients as much.
+  EXPECT_DOUBLE_EQ(cost.ring_seconds_per_token, 3 * 4000 / 1e5);
+  // The 32-layer case study: 96 times 20 us and 8 ms.
+  const CostModel seven = AnalyticCostModel(1, 32, 1, 1, 1, 1);
+  EXPECT_DOUBLE_EQ(seven.ring_step_seconds, 1.92e-3);
+  EXPECT_DOUBLE_EQ(seven.micro_batch_seconds, 8e-3);
+}
+
+}  // namespace
+}  // namespace longspan

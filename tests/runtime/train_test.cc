@@ -1,0 +1,239 @@
+// Train() as a user sees it: losses over ranks, bit-identical resume, fewer ranks, refusals, stop
+// requests.
+#include "runtime/train/trainer.h"
+
+#include <atomic>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "corpus.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+#include "parallel/transport/rank_threads.h"
+#include "runtime/train/agreement.h"
+#include "temporary_directory.h"
+
+namespace longspan {
+namespace {
+
+class TrainTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    corpus_ = directory_.path() + "/corpus.h5";
+    WriteCorpus(corpus_, {299, 3, 150, 1, 77, 41, 260, 12, 180, 95, 30, 220, 64, 8});
+    config_.run.directory = directory_.path();
+    config_.run.steps = 30;
+    config_.data.sources = {{corpus_, 1.0}};
+    config_.data.validation.share = 0.2;
+    config_.model.layers = 2;
+    config_.model.width = 32;
+    config_.model.heads = 4;
+    config_.model.kv_heads = 2;
+    config_.model.ffn = 80;
+    config_.batch.tokens = 500;
+    config_.batch.micro_batch_tokens = 300;
+    config_.schedule.peak = 3e-3;
+    config_.checkpoint.interval.steps = 10;
+    config_.metrics.evaluate_every = 10;
+  }
+
+  absl::Status TrainOn(int ranks, const std::string& name, const std::string& resume = "",
+                       int64_t stop_after = 0, const std::atomic<bool>* stop = nullptr) {
+    config_.run.name = name;
+    TrainRequest request;
+    request.config = config_;
+    request.entries = {
+        {"batch.tokens", std::to_string(config_.batch.tokens), "test", /*fixed=*/true},
+        {"schedule.peak", std::to_string(config_.schedule.peak), "test", /*fixed=*/false}};
+    request.resume = resume;
+    request.stop_after = stop_after;
+    request.stop_requested = stop;
+    absl::Status agreed;
+    RankThreadOptions options;
+    options.timeout = absl::Seconds(100);
+    const absl::Status status = RunRanks(
+        ranks,
+        [&](Transport& transport, Device& device) {
+          absl::Status mine = Train(request, transport, device);
+          if (!IsAgreed(mine)) return mine;
+          if (transport.rank() == 0) agreed = mine;
+          return absl::OkStatus();
+        },
+        options);
+    return agreed.ok() ? status : agreed;
+  }
+
+  std::string Folder(const std::string& name) const { return directory_.path() + "/" + name; }
+
+  // Losses by step; of the latest attempt where there are several.
+  std::map<int64_t, double> Losses(const std::string& name, const char* key = "loss") const {
+    std::ifstream file(Folder(name) + "/metrics.jsonl");
+    std::map<int64_t, std::pair<int64_t, double>> found;
+    for (std::string line; std::getline(file, line);) {
+      const nlohmann::json object = nlohmann::json::parse(line);
+      if (!object.contains(key)) continue;
+      auto& [attempt, loss] = found[object["step"]];
+      if (object["attempt"] >= attempt) {
+        attempt = object["attempt"];
+        loss = object[key];
+      }
+    }
+    std::map<int64_t, double> losses;
+    for (const auto& [step, value] : found) losses[step] = value.second;
+    return losses;
+  }
+
+  // The hash over all tensors of the newest checkpoint.
+  std::string StateHash(const std::string& name) const {
+    std::ifstream latest(Folder(name) + "/checkpoints/latest");
+    std::string step;
+    std::getline(latest, step);
+    std::ifstream manifest(Folder(name) + "/checkpoints/" + step + "/manifest.json");
+    return nlohmann::json::parse(manifest)["state_hash"].dump();
+  }
+
+  TemporaryDirectory directory_;
+  std::string corpus_;
+  RunConfig config_;
+};
+
+TEST_F(TrainTest, ThirtyStepsAgreeOnOneToFourRanks) {
+  ASSERT_TRUE(TrainOn(1, "one").ok());
+  const std::map<int64_t, double> alone = Losses("one");
+  ASSERT_EQ(alone.size(), 30u);
+  EXPECT_LT(alone.at(30), 0.8 * alone.at(1)) << "it learns";
+  EXPECT_EQ(Losses("one", "validation_loss").size(), 3u);
+  const std::map<int, int64_t> capacities = {{2, 160}, {3, 128}, {4, 100}};
+  for (const auto& [ranks, capacity] : capacities) {
+    config_.batch.micro_batch_tokens = capacity;
+    const std::string name = "ranks" + std::to_string(ranks);
+    const absl::Status status = TrainOn(ranks, name);
+    ASSERT_TRUE(status.ok()) << status.ToString();
+    const std::map<int64_t, double> losses = Losses(name);
+    ASSERT_EQ(losses.size(), 30u);
+    for (const auto& [step, loss] : alone)
+      EXPECT_NEAR(losses.at(step), loss, 1e-4 * loss) << ranks << " ranks, step " << step;
+    EXPECT_NEAR(Losses(name, "validation_loss").at(30), Losses("one", "validation_loss").at(30),
+                1e-3);
+  }
+}
+
+TEST_F(TrainTest, ResumeIsBitIdentical) {
+  config_.batch.micro_batch_tokens = 160;
+  config_.run.steps = 14;
+  ASSERT_TRUE(TrainOn(2, "whole").ok());
+  ASSERT_TRUE(TrainOn(2, "parts", "", /*stop_after=*/5).ok());
+  EXPECT_EQ(Losses("parts").size(), 5u);
+  ASSERT_TRUE(TrainOn(2, "parts", "auto", /*stop_after=*/4).ok());
+  ASSERT_TRUE(TrainOn(2, "parts", "auto").ok());
+  EXPECT_EQ(Losses("parts"), Losses("whole"));
+  EXPECT_EQ(StateHash("parts"), StateHash("whole"));
+}
+
+TEST_F(TrainTest, ResumeOnOtherRanksContinues) {
+  config_.run.steps = 12;
+  config_.batch.micro_batch_tokens = 160;
+  ASSERT_TRUE(TrainOn(4, "whole").ok());
+  ASSERT_TRUE(TrainOn(4, "fewer", "", /*stop_after=*/6).ok());
+  const std::string hash = StateHash("fewer");
+  ASSERT_TRUE(TrainOn(2, "fewer", "auto").ok());
+  EXPECT_NE(StateHash("fewer"), hash);
+  for (const auto& [step, loss] : Losses("whole"))
+    EXPECT_NEAR(Losses("fewer").at(step), loss, 1e-4 * loss) << step;
+}
+
+TEST_F(TrainTest, AStopRequestCommitsAndAResumeFinishes) {
+  config_.run.steps = 8;
+  std::atomic<bool> stop{true};  // as if the signal came before the first step ended
+  ASSERT_TRUE(TrainOn(2, "stopped", "", 0, &stop).ok());
+  EXPECT_EQ(Losses("stopped").size(), 1u);
+  EXPECT_TRUE(
+      std::filesystem::exists(Folder("stopped") + "/checkpoints/step-00000001.g0001/COMMIT"));
+  ASSERT_TRUE(TrainOn(2, "stopped", "auto").ok());
+  EXPECT_EQ(Losses("stopped").size(), 8u);
+}
+
+TEST_F(TrainTest, RefusesWhatWouldHarm) {
+  config_.run.steps = 2;
+  ASSERT_TRUE(TrainOn(1, "a").ok());
+  const absl::Status again = TrainOn(2, "a");
+  EXPECT_EQ(again.code(), absl::StatusCode::kAlreadyExists) << again.ToString();
+  EXPECT_NE(std::string(again.message()).find("--resume auto"), std::string::npos);
+
+  config_.batch.tokens = 400;
+  const absl::Status changed = TrainOn(2, "a", "auto");
+  EXPECT_EQ(changed.code(), absl::StatusCode::kInvalidArgument) << changed.ToString();
+  EXPECT_NE(std::string(changed.message()).find("batch.tokens was 500, is now 400"),
+            std::string::npos)
+      << changed.ToString();
+  config_.batch.tokens = 500;
+
+  const std::string other = directory_.path() + "/other.h5";
+  WriteCorpus(other, {100, 200});
+  config_.data.sources = {{other, 1.0}};
+  EXPECT_EQ(TrainOn(2, "a", "auto").code(), absl::StatusCode::kInvalidArgument);
+  config_.data.sources = {{corpus_, 1.0}};
+
+  config_.batch.micro_batch_tokens = 100;
+  const absl::Status narrow = TrainOn(2, "b");
+  EXPECT_EQ(narrow.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(std::string(narrow.message()).find("--set batch.micro_batch_tokens="),
+            std::string::npos)
+      << narrow.ToString();
+  config_.batch.micro_batch_tokens = 300;
+
+  config_.model.vocab = 100;
+  const absl::Status vocabulary = TrainOn(2, "b");
+  EXPECT_NE(std::string(vocabulary.message()).find("vocabulary of 257"), std::string::npos)
+      << vocabulary.ToString();
+  config_.model.vocab = 0;
+
+  config_.data.sources = {{directory_.path() + "/missing.h5", 1.0}};
+  const absl::Status missing = TrainOn(2, "b");
+  EXPECT_NE(std::string(missing.message()).find("missing.h5"), std::string::npos)
+      << missing.ToString();
+  EXPECT_FALSE(std::filesystem::exists(Folder("b"))) << "nothing is made before the checks";
+}
+
+TEST_F(TrainTest, ResumeAutoWithoutACheckpointStartsFresh) {
+  config_.run.steps = 2;
+  const absl::Status status = TrainOn(2, "fresh", "auto");
+  ASSERT_TRUE(status.ok()) << status.ToString();
+  EXPECT_EQ(Losses("fresh").size(), 2u);
+}
+
+TEST_F(TrainTest, ADamagedCheckpointIsLeftForTheOneBefore) {
+  config_.run.steps = 6;
+  config_.checkpoint.interval.steps = 2;
+  ASSERT_TRUE(TrainOn(2, "damaged", "", /*stop_after=*/4).ok());
+  const std::string file = Folder("damaged") + "/checkpoints/step-00000004.g0001/rank-00001.h5";
+  std::fstream bytes(file, std::ios::in | std::ios::out | std::ios::binary);
+  bytes.seekp(static_cast<std::streamoff>(std::filesystem::file_size(file)) - 1000);
+  bytes.put('\x5a');
+  bytes.close();
+  ASSERT_TRUE(TrainOn(2, "damaged", "auto").ok());
+  ASSERT_TRUE(TrainOn(2, "whole").ok());
+  EXPECT_EQ(Losses("damaged"), Losses("whole")) << "steps 3 and 4 were made again from step 2";
+}
+
+TEST_F(TrainTest, ALossThatIsNotFiniteStopsOrSkips) {
+  config_.run.steps = 6;
+  config_.schedule.peak = 1e30;
+  config_.optimizer.clip = 0;
+  config_.checkpoint.interval.steps = 1;
+  const absl::Status stopped = TrainOn(2, "nan");
+  EXPECT_EQ(stopped.code(), absl::StatusCode::kInternal) << stopped.ToString();
+  EXPECT_NE(std::string(stopped.message()).find("document"), std::string::npos)
+      << stopped.ToString();
+  EXPECT_NE(std::string(stopped.message()).find("step "), std::string::npos);
+  config_.run.on_nonfinite = "skip";
+  const absl::Status skipped = TrainOn(2, "skip");
+  EXPECT_TRUE(skipped.ok()) << skipped.ToString();
+}
+
+}  // namespace
+}  // namespace longspan
