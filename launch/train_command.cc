@@ -99,7 +99,6 @@ class TrainCommand {
 
   absl::Status Run() {
     if (options_.dry_run) return PrintDryRun();
-    CatchStopSignals();
     return LaunchedUnderMpi() ? RunUnderMpi() : RunAsThreads();
   }
 
@@ -129,6 +128,8 @@ class TrainCommand {
           _exit(1);
         });
     if (!watch.ok()) return watch.status();
+    // Not before: while ranks still find each other, a SIGTERM from mpirun means that one has died.
+    CatchStopSignals();
     absl::StatusOr<Prepared> prepared = Prepare((*transport)->ranks_on_node());
     if (options_.ranks > 0) {
       prepared = absl::InvalidArgumentError(
@@ -145,6 +146,7 @@ class TrainCommand {
   }
 
   absl::Status RunAsThreads() {
+    CatchStopSignals();
     const int ranks = std::max(1, options_.ranks);
     absl::StatusOr<Prepared> prepared = Prepare(ranks);
     if (!prepared.ok()) return prepared.status();

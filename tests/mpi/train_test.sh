@@ -111,7 +111,8 @@ case $mode in
         job=$!
         attempts=$((attempts + 1))
         if [[ $attempts -le 4 ]]; then
-          sleep "0.$((RANDOM % 9))$((RANDOM % 10))"
+          # Once the ranks have found each other: a rank killed before that leaves mpirun itself waiting.
+          sleep "$((RANDOM % 2)).$((6 + RANDOM % 4))$((RANDOM % 10))"
           # One rank or all; a dead rank must take the others along.
           if [[ $((RANDOM % 2)) -eq 0 ]]; then
             pkill -KILL -f "^$longspan train run.toml --set run.name=$name"
