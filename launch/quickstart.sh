@@ -122,7 +122,7 @@ mean() { awk '{ sum += $1 } END { if (NR) printf "%.'"$1"'f", sum / NR; else pri
 train() {
   # Root is asked twice by mpirun. Each rank runs several threads, so mpirun must not bind it to one core. On SIGTERM the
   # ranks need longer than mpirun's one second to finish their step and save.
-  local flags=(--bind-to none --mca odls_base_sigkill_timeout 300)
+  local flags=(--bind-to none --mca odls_base_sigkill_timeout 30)
   [[ $(nproc) -ge $kRanks ]] || flags+=(--oversubscribe)
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
   run mpirun -n "$kRanks" "${flags[@]}" "$longspan" train "$kConfig" "${overrides[@]}" "$@" ||

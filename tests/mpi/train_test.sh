@@ -43,7 +43,7 @@ TOML
 mpi() {
   local ranks=$1
   shift
-  timeout 100 mpirun --oversubscribe --bind-to none --mca odls_base_sigkill_timeout 60 -n "$ranks" "$longspan" train run.toml "$@"
+  timeout 100 mpirun --oversubscribe --bind-to none -n "$ranks" "$longspan" train run.toml "$@"
 }
 
 # "step loss" of every step; of a step made twice the line of the later attempt.
