@@ -68,7 +68,7 @@ corpus_files() {
   local folders=() folder
   for folder in /usr/include/c++ /usr/include/absl /usr/include/hwy /usr/include/hdf5 /usr/include/linux \
     /usr/include/spdlog /usr/include/fmt /usr/include/nlohmann /usr/include/toml++ /usr/include/CLI \
-    /usr/include/hwloc /usr/src/googletest /usr/share/perl \
+    /usr/src/googletest /usr/share/perl \
     /usr/share/cmake-*; do
     [[ -d "$folder" ]] && folders+=("$folder")
   done

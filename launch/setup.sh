@@ -28,7 +28,6 @@ libopenmpi-dev        ranks: MPI headers
 openmpi-bin           ranks: mpirun
 libopenblas-dev       matrix products
 libhwy-dev            SIMD in our own kernels
-libhwloc-dev          cores, NUMA nodes, affinity
 libhdf5-dev           token data sets and checkpoints
 libisal-dev           checksums (CRC32C)
 libabsl-dev           errors, strings, containers, time
