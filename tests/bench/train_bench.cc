@@ -1,0 +1,303 @@
+// train_bench: one workload of the training benchmark, driven line by line, so that a driver can
+// interleave it with others (measure.py).
+//
+// Reads commands from standard input and answers each with one line of JSON on standard output:
+//   step            one training step: zero, forward, backward, reduce, clip, AdamW, gather
+//   profile         the same, and the seconds by operator on rank 0
+//   sgemm N COUNT   COUNT products of two N x N matrices on every rank at once
+// End of input ends the program. Ranks are threads of this program.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <numeric>
+#include <optional>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "kernels/elementwise.h"
+#include "kernels/gemm.h"
+#include "operator_sampler.h"
+#include "optim/gradient_norms.h"
+#include "parallel/plan.h"
+#include "parallel/transport/rank_threads.h"
+#include "runtime/model/transformer.h"
+#include "runtime/train/training_state.h"
+
+namespace longspan {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double SecondsSince(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+// One step's documents are all of one length.
+struct Workload {
+  int ranks = 1;
+  int threads = 0;  // a rank; 0: the machine's, shared out evenly
+  int64_t length = 512;
+  int64_t tokens = 4096;  // a step
+};
+
+ModelConfig BenchmarkModel() {
+  ModelConfig model;
+  model.family = ModelFamily::kLlama;
+  model.layers = 6;
+  model.width = 384;
+  model.heads = 6;
+  model.kv_heads = 6;
+  model.ffn = 1024;
+  model.vocab = 4096;
+  model.tie_embeddings = false;
+  return model;
+}
+
+// The same pseudo-random tokens as pytorch_train.py.
+int32_t TokenAt(int64_t index, int64_t vocabulary) {
+  const uint64_t mixed = (static_cast<uint64_t>(index) * 2654435761u + 12345u) & 0xffffffffu;
+  return static_cast<int32_t>((mixed >> 12) % static_cast<uint64_t>(vocabulary));
+}
+
+// One rank's part of every step.
+struct Inputs {
+  std::vector<int32_t> ids, positions, targets;
+  std::optional<RingLayout> ring;
+  std::vector<int64_t> whole;
+
+  void Append(int64_t document, int64_t length, TokenRange range, int64_t vocabulary) {
+    for (int64_t i = range.begin; i < range.end; ++i) {
+      ids.push_back(TokenAt(document * length + i, vocabulary));
+      targets.push_back(TokenAt(document * length + i + 1, vocabulary));
+      positions.push_back(static_cast<int32_t>(i));
+    }
+  }
+  int64_t rows() const { return static_cast<int64_t>(ids.size()); }
+  TokenBatch batch() {
+    return {TensorView::Of(ids.data(), {rows()}), TensorView::Of(positions.data(), {rows()}),
+            TensorView::Of(targets.data(), {rows()})};
+  }
+};
+
+// Whole documents where every rank can have as many; else each document is shared by all ranks.
+Inputs InputsOf(const Workload& workload, int rank, int64_t vocabulary) {
+  Inputs inputs;
+  const int64_t documents = workload.tokens / workload.length;
+  if (documents % workload.ranks == 0) {
+    for (int64_t d = rank; d < documents; d += workload.ranks) {
+      inputs.Append(d, workload.length, {0, workload.length}, vocabulary);
+      inputs.whole.push_back(workload.length);
+    }
+    return inputs;
+  }
+  inputs.ring = RingLayout{{}, rank, {}};
+  for (int r = 0; r < workload.ranks; ++r) inputs.ring->ranks.push_back(r);
+  for (int64_t d = 0; d < documents; ++d) {
+    inputs.ring->lengths.push_back(workload.length);
+    for (const TokenRange& range : ZigzagRanges(workload.length, workload.ranks, rank))
+      inputs.Append(d, workload.length, range, vocabulary);
+  }
+  return inputs;
+}
+
+// One rank of the benchmark.
+class BenchmarkRank {
+ public:
+  BenchmarkRank(const Workload& workload, Transport& transport, Device& device)
+      : workload_(workload),
+        transport_(transport),
+        device_(device),
+        stream_(device.CreateStream("compute")) {}
+
+  absl::Status SetUp() {
+    absl::StatusOr<std::unique_ptr<TrainingState>> state =
+        TrainingState::Create(model_config_, {0.9, 0.95, 1e-8, 0.1}, transport_, device_);
+    if (!state.ok()) return state.status();
+    state_ = *std::move(state);
+    inputs_ = InputsOf(workload_, transport_.rank(), model_config_.vocab);
+    absl::StatusOr<std::unique_ptr<Transformer>> model =
+        Transformer::Create(model_config_, inputs_.rows(), /*for_training=*/true, device_);
+    if (!model.ok()) return model.status();
+    model_ = *std::move(model);
+    losses_.resize(inputs_.rows());
+    InitializeWeights(model_config_, state_->layout(), /*seed=*/1, state_->parameter_arena(),
+                      stream_);
+    return stream_.Synchronize();
+  }
+
+  // Executes commands that rank 0 reads, until there are no more.
+  absl::Status Serve() {
+    while (true) {
+      std::string line;
+      if (leader() && !std::getline(std::cin, line)) line = "end";
+      absl::StatusOr<std::string> command = transport_.BroadcastBytes(line, /*root=*/0);
+      if (!command.ok()) return command.status();
+      if (*command == "end") return absl::OkStatus();
+      absl::Status status = Execute(*command);
+      if (!status.ok()) return status;
+    }
+  }
+
+ private:
+  bool leader() const { return transport_.rank() == 0; }
+
+  absl::Status Execute(const std::string& line) {
+    std::istringstream words(line);
+    std::string name;
+    words >> name;
+    if (name == "step") return Step(/*profile=*/false);
+    if (name == "profile") return Step(/*profile=*/true);
+    int64_t size = 0, count = 0;
+    if (name == "sgemm" && (words >> size >> count) && size > 0 && count > 0)
+      return Sgemm(size, count);
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", line, "' is not a command; there are: step, profile, sgemm N COUNT"));
+  }
+
+  absl::Status Step(bool profile) {
+    std::optional<OperatorSampler> sampler;
+    if (profile && leader()) sampler.emplace(stream_);
+    if (absl::Status status = transport_.Barrier(); !status.ok()) return status;
+    const Clock::time_point begin = Clock::now();
+
+    PlannedAttention attention(inputs_.ring, inputs_.whole, transport_, ring_workspace_);
+    std::vector<double> sums(kStepSums);
+    const TensorView sums_view = TensorView::Of(sums.data(), {kStepSums});
+    Zero(state_->gradient_arena(), stream_);
+    absl::Status status =
+        model_->ForwardBackward(inputs_.batch(), attention, state_->weights(), state_->gradients(),
+                                TensorView::Of(losses_.data(), {inputs_.rows()}), stream_);
+    if (!status.ok()) {
+      transport_.Abort(std::string(status.message()));
+      return status;
+    }
+    stream_.Launch("loss_sum",
+                   [&] { sums[kLossSum] = std::accumulate(losses_.begin(), losses_.end(), 0.0); });
+    state_->ReduceGradients(sums_view.Slice(0, 0, kGradientStatistics), stream_);
+    transport_.AllReduceSum(sums_view, stream_);
+    if (status = stream_.Synchronize(); !status.ok()) return status;
+
+    StepSumVector summed{};
+    std::copy(sums.begin(), sums.end(), summed.begin());
+    const double norm = NormsOf(summed, workload_.tokens).l2;
+    state_->Update(
+        {/*rate=*/3e-4, ClipFactor(norm, 1.0) / static_cast<double>(workload_.tokens), ++updates_},
+        std::vector<Event>(state_->layout().buckets().size()), stream_);
+    if (status = stream_.Synchronize(); !status.ok()) return status;
+    if (status = transport_.Barrier(); !status.ok()) return status;
+    const double seconds = SecondsSince(begin);
+
+    if (!leader()) return absl::OkStatus();
+    const int64_t documents = workload_.tokens / workload_.length;
+    std::string operators;
+    if (sampler.has_value()) {
+      for (const auto& [name, spent] : sampler->Stop())
+        absl::StrAppendFormat(&operators, "%s\"%s\": %.6f", operators.empty() ? "" : ", ",
+                              name.empty() ? "(idle)" : name, spent);
+    }
+    Answer(absl::StrFormat(
+        "{\"seconds\": %.6f, \"tokens\": %d, \"flops\": %.0f, \"loss\": %.6f, "
+        "\"peak_resident_bytes\": %d%s}",
+        seconds, workload_.tokens,
+        static_cast<double>(documents) * model_config_.TrainingFlops(workload_.length),
+        summed[kLossSum] / static_cast<double>(workload_.tokens), PeakResidentBytes(),
+        profile ? absl::StrCat(", \"operators\": {", operators, "}") : ""));
+    return absl::OkStatus();
+  }
+
+  absl::Status Sgemm(int64_t size, int64_t count) {
+    const int64_t bytes = size * size * SizeOf(DType::kF32);
+    if (sgemm_buffer_.bytes() != 3 * bytes) {
+      absl::StatusOr<Buffer> buffer =
+          Buffer::AllocateZeroed(device_.memory(), 3 * bytes, "sgemm", Placement::kDevice);
+      if (!buffer.ok()) return buffer.status();
+      sgemm_buffer_ = *std::move(buffer);
+    }
+    const auto matrix = [&](int64_t index) {
+      return sgemm_buffer_.Tensor(DType::kF32, {size, size}, index * bytes);
+    };
+    if (absl::Status status = transport_.Barrier(); !status.ok()) return status;
+    const Clock::time_point begin = Clock::now();
+    for (int64_t i = 0; i < count; ++i)
+      Gemm(Transpose::kNo, Transpose::kNo, 1, matrix(0), matrix(1), 0, matrix(2), stream_);
+    if (absl::Status status = stream_.Synchronize(); !status.ok()) return status;
+    if (absl::Status status = transport_.Barrier(); !status.ok()) return status;
+    const double seconds = SecondsSince(begin);
+    if (leader()) {
+      const double n = static_cast<double>(size);
+      Answer(absl::StrFormat("{\"seconds\": %.6f, \"flops\": %.0f}", seconds,
+                             2 * n * n * n * static_cast<double>(count * workload_.ranks)));
+    }
+    return absl::OkStatus();
+  }
+
+  static void Answer(const std::string& json) {
+    std::printf("%s\n", json.c_str());
+    std::fflush(stdout);
+  }
+
+  const Workload& workload_;
+  Transport& transport_;
+  Device& device_;
+  const ModelConfig model_config_ = BenchmarkModel();
+  std::unique_ptr<TrainingState> state_;
+  std::unique_ptr<Transformer> model_;
+  RingWorkspace ring_workspace_;
+  Inputs inputs_;
+  std::vector<float> losses_;
+  Buffer sgemm_buffer_;
+  int64_t updates_ = 0;
+  Stream stream_;  // last: its queued work may use all of the above
+};
+
+int Main(int argc, char** argv) {
+  Workload workload;
+  CLI::App app("One workload of the training benchmark; commands come from standard input.");
+  app.add_option("--ranks", workload.ranks, "Ranks, as threads of this program")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--threads", workload.threads, "Threads of a rank; by default cores / ranks")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--length", workload.length, "Tokens of each document")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--tokens", workload.tokens, "Tokens of a step, a multiple of the length")
+      ->check(CLI::PositiveNumber);
+  CLI11_PARSE(app, argc, argv);
+  if (workload.tokens % workload.length != 0) {
+    std::fprintf(stderr, "train_bench: --tokens is not a multiple of --length\n");
+    return 2;
+  }
+  if (workload.threads == 0) {
+    const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+    workload.threads = std::max(1, cores / workload.ranks);
+  }
+  RankThreadOptions options;
+  options.threads_per_rank = workload.threads;
+  const absl::Status status = RunRanks(
+      workload.ranks,
+      [&](Transport& transport, Device& device) -> absl::Status {
+        BenchmarkRank rank(workload, transport, device);
+        absl::Status result = rank.SetUp();
+        return result.ok() ? rank.Serve() : result;
+      },
+      options);
+  if (!status.ok()) {
+    std::fprintf(stderr, "train_bench: %s\n", status.ToString().c_str());
+    return 1;
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace longspan
+
+int main(int argc, char** argv) { return longspan::Main(argc, argv); }
