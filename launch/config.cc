@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "optim/schedule.h"
 
 namespace longspan {
 namespace {
@@ -121,6 +122,44 @@ std::string Format(const SaveInterval& value) {
   return absl::StrCat("\"", value.seconds, "s\"");
 }
 
+absl::Status Parse(const toml::node& node, std::vector<double>* out) {
+  const toml::array* array = node.as_array();
+  if (array == nullptr) return WrongType("a list of numbers, such as [0.5, 0.75]");
+  out->assign(array->size(), 0);
+  for (size_t i = 0; i < array->size(); ++i) {
+    if (absl::Status status = Parse(*array->get(i), &(*out)[i]); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+std::string Format(const std::vector<double>& value) {
+  return absl::StrCat(
+      "[",
+      absl::StrJoin(value, ", ",
+                    [](std::string* out, double number) { absl::StrAppend(out, Format(number)); }),
+      "]");
+}
+
+absl::Status Parse(const toml::node& node, SamplingRate* out) {
+  SamplingRate sampling;
+  double percent = 0;
+  const auto text = node.value_exact<std::string>();
+  if (const auto every = node.value_exact<int64_t>(); every) {
+    sampling.every = *every;
+  } else if (text && absl::EndsWith(*text, "%") &&
+             absl::SimpleAtod(text->substr(0, text->size() - 1), &percent) && percent > 0) {
+    sampling.share = percent / 100;
+  } else if (!Parse(node, &sampling.points).ok() || sampling.points.empty()) {
+    return WrongType("a number of updates, \"5%\" of the steps, or points such as [0.5, 0.75]");
+  }
+  *out = std::move(sampling);
+  return absl::OkStatus();
+}
+std::string Format(const SamplingRate& value) {
+  if (!value.points.empty()) return Format(value.points);
+  if (value.share > 0) return absl::StrCat("\"", Format(value.share * 100), "%\"");
+  return absl::StrCat(value.every);
+}
+
 absl::Status Parse(const toml::node& node, std::vector<DataSource>* out) {
   const char* const kWanted = "a list such as [{ path = \"data/corpus.h5\", weight = 1.0 }]";
   out->clear();
@@ -180,19 +219,44 @@ Rule AtLeast(std::function<double(const RunConfig&)> get, double least) {
   };
 }
 
+size_t EditDistance(const std::string& a, const std::string& b) {
+  std::vector<size_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t substituted = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
+    }
+  }
+  return row[b.size()];
+}
+
 Rule OneOf(std::function<std::string(const RunConfig&)> get, std::vector<std::string> values) {
   return [get = std::move(get), values = std::move(values)](const RunConfig& c) {
-    const bool known = std::find(values.begin(), values.end(), get(c)) != values.end();
-    return known ? absl::OkStatus()
-                 : absl::InvalidArgumentError(
-                       absl::StrCat("must be one of: ", absl::StrJoin(values, ", ")));
+    const std::string value = get(c);
+    if (std::find(values.begin(), values.end(), value) != values.end()) return absl::OkStatus();
+    const auto nearest = std::min_element(values.begin(), values.end(),
+                                          [&](const std::string& a, const std::string& b) {
+                                            return EditDistance(a, value) < EditDistance(b, value);
+                                          });
+    // Among a few, or when nothing is alike, a guess helps nobody.
+    const bool alike = values.size() > 2 && 2 * EditDistance(*nearest, value) <= value.size() + 1;
+    return absl::InvalidArgumentError(
+        absl::StrCat("must be one of: ", absl::StrJoin(values, ", "),
+                     alike ? absl::StrCat("; the nearest is \"", *nearest, "\"") : ""));
   };
 }
 
+// Of the parameters of schedule profiles.
+absl::Status InRange(const RunConfig& c) { return Check(c.schedule.profile); }
+
 template <typename Field>
-Key MakeKey(const char* section, const char* name, Field field, OnResume resume, const char* help,
+Key MakeKey(const char* section, const char* name, Field field, OnResume resume, std::string help,
             Rule rule = nullptr) {
-  Key key{section, name, help, resume == OnResume::kFixed, nullptr, nullptr};
+  Key key{section, name, std::move(help), resume == OnResume::kFixed, nullptr, nullptr};
   key.parse = [field, rule](const toml::node& node, RunConfig& config) {
     absl::Status status = Parse(node, &field(config));
     if (status.ok() && rule) status = rule(config);
@@ -272,8 +336,9 @@ const std::vector<Key>& Table() {
       MakeKey("optimizer", "clip", FIELD(optimizer.clip), kMayChange, "largest gradient norm; 0: no clipping",
               AtLeast(VALUE(optimizer.clip), 0)),
 
-      MakeKey("schedule", "kind", FIELD(schedule.kind), kMayChange, "\"linear\" or \"constant\"",
-              OneOf(VALUE(schedule.kind), {"linear", "constant"})),
+      MakeKey("schedule", "kind", FIELD(schedule.kind), kMayChange,
+              absl::StrJoin(Schedule::Kinds(), ", "),
+              OneOf(VALUE(schedule.kind), Schedule::Kinds())),
       MakeKey("schedule", "peak", FIELD(schedule.peak), kMayChange, "largest learning rate",
               AtLeast(VALUE(schedule.peak), 0)),
       MakeKey("schedule", "warmup", FIELD(schedule.warmup), kMayChange, "share of steps below 1, or a number of steps",
@@ -283,6 +348,21 @@ const std::vector<Key>& Table() {
                 return c.schedule.floor >= 0 && c.schedule.floor <= 1 ? absl::OkStatus()
                                                                       : absl::InvalidArgumentError("must lie in [0, 1]");
               }),
+      MakeKey("schedule", "sampling", FIELD(schedule.sampling), kMayChange,
+              "refresh the rate every n updates, every \"5%\", or at [0.5, 0.75] of the run; held in between",
+              [](const RunConfig& c) { return Check(c.schedule.sampling); }),
+      MakeKey("schedule", "rex_b", FIELD(schedule.profile.rex_b), kMayChange, "rex: z / ((1-b) + b z)", InRange),
+      MakeKey("schedule", "cooldown", FIELD(schedule.profile.cooldown), kMayChange,
+              "wsd: share of the steps over which the rate falls", InRange),
+      MakeKey("schedule", "cooldown_shape", FIELD(schedule.profile.cooldown_shape), kMayChange,
+              "wsd: \"linear\", or \"sqrt\" for 1 - sqrt(u)", InRange),
+      MakeKey("schedule", "power", FIELD(schedule.profile.power), kMayChange, "polynomial: z^power", InRange),
+      MakeKey("schedule", "decay", FIELD(schedule.profile.decay), kMayChange, "exponential: exp(-decay (1-z))", InRange),
+      MakeKey("schedule", "milestones", FIELD(schedule.profile.milestones), kMayChange,
+              "step: shares of the steps at which the rate falls", InRange),
+      MakeKey("schedule", "milestone_factor", FIELD(schedule.profile.milestone_factor), kMayChange,
+              "step: what each milestone multiplies the rate by", InRange),
+      MakeKey("schedule", "file", FIELD(schedule.file), kMayChange, "table: a text file of rates, one a line"),
 
       MakeKey("planner", "policy", FIELD(planner.policy), kMayChange, "how sequences are given to ranks"),
 
@@ -304,21 +384,6 @@ const std::vector<Key>& Table() {
 
 #undef FIELD
 #undef VALUE
-
-size_t EditDistance(const std::string& a, const std::string& b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t substituted = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
-    }
-  }
-  return row[b.size()];
-}
 
 const Key* FindKey(const std::string& full) {
   for (const Key& key : Table()) {
@@ -398,16 +463,16 @@ absl::Status ApplySet(const std::string& set, LoadedConfig& config) {
   }
   const std::string key = set.substr(0, equals), text = set.substr(equals + 1);
   const std::string where = "--set " + key;
-  absl::Status status =
-      absl::InvalidArgumentError(absl::StrCat("--set ", set, ": the value is not TOML"));
-  if (absl::StatusOr<toml::table> parsed = ParseToml("x = " + text, where); parsed.ok()) {
-    status = Apply(key, *parsed->get("x"), where, config);
-  }
+  absl::StatusOr<toml::table> parsed = ParseToml("x = " + text, where);
+  const bool is_toml = parsed.ok();
+  absl::Status status = is_toml ? Apply(key, *parsed->get("x"), where, config) : parsed.status();
   if (status.ok()) return status;
   // A bare word is taken as text: --set run.name=first needs no quotes inside quotes.
   absl::StatusOr<toml::table> quoted = ParseToml("x = " + Format(text), where);
-  return quoted.ok() && Apply(key, *quoted->get("x"), where, config).ok() ? absl::OkStatus()
-                                                                          : status;
+  if (!quoted.ok()) return status;
+  const absl::Status as_text = Apply(key, *quoted->get("x"), where, config);
+  // Of what is no TOML, the key's own message tells more.
+  return as_text.ok() || !is_toml ? as_text : status;
 }
 
 }  // namespace

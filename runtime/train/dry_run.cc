@@ -11,6 +11,7 @@
 #include "parallel/planner.h"
 #include "parallel/ring_attention.h"
 #include "runtime/metrics/run_log.h"
+#include "runtime/train/run_schedule.h"
 #include "runtime/train/run_setup.h"
 
 namespace longspan {

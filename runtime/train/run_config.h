@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "optim/profile.h"
+#include "optim/sampling_rate.h"
 #include "runtime/data/dataset.h"
 
 namespace longspan {
@@ -69,6 +71,9 @@ struct RunConfig {
     double peak = 6e-4;
     double warmup = 0.02;
     double floor = 0.0;
+    SamplingRate sampling;
+    ProfileParameters profile;
+    std::string file;  // of kind "table"
   } schedule;
   struct PlannerKeys {
     std::string policy = "minimum-width";

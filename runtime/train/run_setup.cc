@@ -100,11 +100,6 @@ absl::StatusOr<ModelConfig> ModelOf(const RunConfig& config, const Dataset& data
   return model;
 }
 
-absl::StatusOr<Schedule> ScheduleOf(const RunConfig& config) {
-  return Schedule::Create({config.schedule.kind, config.schedule.peak, config.schedule.warmup,
-                           config.schedule.floor, config.run.steps});
-}
-
 AdamWConfig OptimizerOf(const RunConfig& config) {
   return {config.optimizer.betas[0], config.optimizer.betas[1], config.optimizer.eps,
           config.optimizer.weight_decay};

@@ -7,7 +7,6 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "optim/schedule.h"
 #include "optim/sharded_adamw.h"
 #include "parallel/cost_model.h"
 #include "parallel/transport/transport.h"
@@ -37,7 +36,6 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const RunConfig& config);
 // open. InvalidArgument when the data has more tokens than the model.
 absl::StatusOr<ModelConfig> ModelOf(const RunConfig& config, const Dataset& dataset);
 
-absl::StatusOr<Schedule> ScheduleOf(const RunConfig& config);
 AdamWConfig OptimizerOf(const RunConfig& config);
 // From operation counts, for a nominal core: plans depend on the ratios alone.
 CostModel FixedCostModel(const ModelConfig& model);

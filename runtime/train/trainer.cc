@@ -20,6 +20,7 @@
 #include "runtime/model/transformer.h"
 #include "runtime/train/agreement.h"
 #include "runtime/train/restore.h"
+#include "runtime/train/run_schedule.h"
 #include "runtime/train/run_setup.h"
 #include "runtime/train/run_state.h"
 #include "runtime/train/step_inputs.h"

@@ -99,5 +99,32 @@ TEST(ConfigTest, WrongValuesSayWhatIsNeeded) {
   EXPECT_EQ(LoadConfig("/no/such.toml", {}).status().code(), absl::StatusCode::kNotFound);
 }
 
+TEST(ConfigTest, ScheduleKeys) {
+  const absl::StatusOr<LoadedConfig> config =
+      ParseConfig("", "",
+                  {"schedule.kind=rex", "schedule.sampling=5%", "schedule.milestones=[0.1, 0.2]",
+                   "schedule.cooldown_shape=sqrt"});
+  ASSERT_TRUE(config.ok()) << config.status().ToString();
+  EXPECT_EQ(config->values.schedule.kind, "rex");
+  EXPECT_EQ(config->values.schedule.sampling.share, 0.05);
+  EXPECT_EQ(config->values.schedule.profile.milestones, std::vector<double>({0.1, 0.2}));
+  const absl::StatusOr<LoadedConfig> again = ParseConfig(config->ToToml(), "again", {});
+  ASSERT_TRUE(again.ok()) << again.status().ToString();
+  EXPECT_EQ(again->values.schedule.sampling, config->values.schedule.sampling);
+  EXPECT_EQ(ParseConfig("", "", {"schedule.sampling=[0.5, 0.75]"})
+                ->values.schedule.sampling.points.size(),
+            2u);
+  EXPECT_EQ(ParseConfig("", "", {"schedule.sampling=7"})->values.schedule.sampling.every, 7);
+
+  const std::string unknown = ErrorOf("", {"schedule.kind=cosin"});
+  EXPECT_NE(unknown.find("constant, linear, rex, cosine, wsd"), std::string::npos) << unknown;
+  EXPECT_NE(unknown.find("the nearest is \"cosine\""), std::string::npos) << unknown;
+  EXPECT_EQ(ErrorOf("", {"schedule.kind=zzz"}).find("nearest"), std::string::npos);
+  EXPECT_NE(ErrorOf("", {"schedule.sampling=often"}).find("\"5%\" of the steps"),
+            std::string::npos);
+  EXPECT_NE(ErrorOf("", {"schedule.sampling=0"}).find("at least 1"), std::string::npos);
+  EXPECT_NE(ErrorOf("", {"schedule.rex_b=1.0"}).find("schedule.rex_b"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace longspan
