@@ -1,5 +1,5 @@
 // The two passes over a shard that an update needs: statistics of the gradient, then the update
-// itself.
+// itself, of AdamW or of SGD.
 #ifndef LONGSPAN_KERNELS_OPTIMIZER_PASS_H_
 #define LONGSPAN_KERNELS_OPTIMIZER_PASS_H_
 
@@ -32,9 +32,24 @@ struct AdamWParameters {
   double gradient_scale = 1;  // clip factor / N
   int64_t step = 1;           // 1 for the first update
 };
-// All f32 (n), contiguous.
+// All f32 (n), contiguous. adam_sum: none, or f64 (1), to which sum g^2 / (sqrt(v)/sqrt(1-b2^step)
+// + eps) with the new v is added: the measure of a gradient in Adam's geometry. The order of its
+// sum does not depend on the number of threads.
 void AdamWUpdate(const AdamWParameters& parameters, TensorView gradient, TensorView parameter,
-                 TensorView first_moment, TensorView second_moment, Stream& stream);
+                 TensorView first_moment, TensorView second_moment, Stream& stream,
+                 TensorView adam_sum = TensorView());
+
+// PyTorch's SGD with momentum, dampening 0: d = g + decay * p; b = momentum * b + d; p -= rate * b,
+// with g = gradient_scale * gradient.
+struct SgdParameters {
+  double rate = 0;
+  double momentum = 0.9;
+  double weight_decay = 0;
+  double gradient_scale = 1;  // clip factor / N
+};
+// All f32 (n), contiguous; momentum starts as zeros.
+void SgdUpdate(const SgdParameters& parameters, TensorView gradient, TensorView parameter,
+               TensorView momentum, Stream& stream);
 
 }  // namespace longspan
 

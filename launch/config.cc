@@ -322,8 +322,9 @@ const std::vector<Key>& Table() {
                                                       : absl::InvalidArgumentError("must be even and at least 2");
               }),
 
-      MakeKey("optimizer", "kind", FIELD(optimizer.kind), kFixed, "\"adamw\"", OneOf(VALUE(optimizer.kind), {"adamw"})),
-      MakeKey("optimizer", "betas", FIELD(optimizer.betas), kMayChange, "decay of the moments",
+      MakeKey("optimizer", "kind", FIELD(optimizer.kind), kFixed, "\"adamw\" or \"sgd\"",
+              OneOf(VALUE(optimizer.kind), {"adamw", "sgd"})),
+      MakeKey("optimizer", "betas", FIELD(optimizer.betas), kMayChange, "decay of adamw's moments",
               [](const RunConfig& c) {
                 for (double beta : c.optimizer.betas) {
                   if (beta < 0 || beta >= 1) return absl::InvalidArgumentError("must lie in [0, 1)");
@@ -331,6 +332,8 @@ const std::vector<Key>& Table() {
                 return absl::OkStatus();
               }),
       MakeKey("optimizer", "eps", FIELD(optimizer.eps), kMayChange, "", AtLeast(VALUE(optimizer.eps), 0)),
+      MakeKey("optimizer", "momentum", FIELD(optimizer.momentum), kMayChange, "of sgd",
+              AtLeast(VALUE(optimizer.momentum), 0)),
       MakeKey("optimizer", "weight_decay", FIELD(optimizer.weight_decay), kMayChange,
               "of tensors with two or more dimensions", AtLeast(VALUE(optimizer.weight_decay), 0)),
       MakeKey("optimizer", "clip", FIELD(optimizer.clip), kMayChange, "largest gradient norm; 0: no clipping",
@@ -363,6 +366,14 @@ const std::vector<Key>& Table() {
       MakeKey("schedule", "milestone_factor", FIELD(schedule.profile.milestone_factor), kMayChange,
               "step: what each milestone multiplies the rate by", InRange),
       MakeKey("schedule", "file", FIELD(schedule.file), kMayChange, "table: a text file of rates, one a line"),
+      MakeKey("schedule", "from", FIELD(schedule.from), kMayChange, "refined: the folder of an earlier run of this job"),
+      MakeKey("schedule", "norm", FIELD(schedule.norm), kMayChange,
+              "refined: \"l1\", \"l2\"; \"auto\" takes l1 for adamw and l2 for sgd",
+              OneOf(VALUE(schedule.norm), {"auto", "l1", "l2"})),
+      MakeKey("schedule", "filter", FIELD(schedule.filter), kMayChange,
+              "refined: width of the median filter, as a share of the run", AtLeast(VALUE(schedule.filter), 0)),
+      MakeKey("schedule", "blend", FIELD(schedule.blend), kMayChange, "refined: refined^blend * linear^(1-blend)",
+              AtLeast(VALUE(schedule.blend), 0)),
 
       MakeKey("planner", "policy", FIELD(planner.policy), kMayChange, "how sequences are given to ranks"),
 

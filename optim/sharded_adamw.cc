@@ -43,25 +43,7 @@ absl::StatusOr<ShardedAdamW> ShardedAdamW::Create(const AdamWConfig& config,
   ShardedAdamW optimizer;
   optimizer.config_ = config;
   optimizer.shard_elements_ = shard_elements;
-  optimizer.buckets_.resize(buckets);
-  int64_t shard_end = 0, last_bucket = 0;
-  for (const OwnedRange& range : owned) {
-    LONGSPAN_CHECK(range.bucket >= last_bucket && range.bucket < buckets, "buckets ascend");
-    LONGSPAN_CHECK(range.elements > 0 && range.shard_begin >= shard_end, "ranges ascend");
-    last_bucket = range.bucket;
-    shard_end = range.shard_begin + range.elements;
-    LONGSPAN_CHECK(shard_end <= shard_elements, "ranges lie in the shard");
-    std::vector<OwnedRange>& bucket = optimizer.buckets_[range.bucket];
-    if (!bucket.empty()) {
-      OwnedRange& last = bucket.back();
-      if (last.decay == range.decay && last.shard_begin + last.elements == range.shard_begin &&
-          last.arena_begin + last.elements == range.arena_begin) {
-        last.elements += range.elements;
-        continue;
-      }
-    }
-    bucket.push_back(range);
-  }
+  optimizer.ranges_ = BucketRanges(owned, buckets, shard_elements);
   for (Buffer* moment : {&optimizer.first_moment_, &optimizer.second_moment_}) {
     absl::StatusOr<Buffer> buffer = Buffer::AllocateZeroed(
         device.memory(), shard_elements * SizeOf(DType::kF32), "optimizer", Placement::kDevice);
@@ -72,8 +54,7 @@ absl::StatusOr<ShardedAdamW> ShardedAdamW::Create(const AdamWConfig& config,
 }
 
 void ShardedAdamW::Update(const Step& step, TensorView parameters, TensorView gradients,
-                          const std::vector<Event>& gates, Stream& stream) {
-  LONGSPAN_CHECK(gates.size() == buckets_.size(), "one gate for each bucket");
+                          const std::vector<Event>& gates, Stream& stream, TensorView adam_sum) {
   LONGSPAN_CHECK(parameters.rank() == 1 && gradients.rank() == 1, "arenas are flat");
   AdamWParameters pass{.rate = step.rate,
                        .beta1 = config_.beta1,
@@ -81,18 +62,15 @@ void ShardedAdamW::Update(const Step& step, TensorView parameters, TensorView gr
                        .eps = config_.eps,
                        .gradient_scale = step.gradient_scale,
                        .step = step.number};
-  for (size_t bucket = 0; bucket < buckets_.size(); ++bucket) {
-    stream.WaitFor(gates[bucket]);
-    for (const OwnedRange& range : buckets_[bucket]) {
-      const int64_t arena_end = range.arena_begin + range.elements;
-      const int64_t shard_end = range.shard_begin + range.elements;
-      pass.weight_decay = range.decay ? config_.weight_decay : 0;
-      AdamWUpdate(pass, gradients.Slice(0, range.arena_begin, arena_end),
-                  parameters.Slice(0, range.arena_begin, arena_end),
-                  first_moment().Slice(0, range.shard_begin, shard_end),
-                  second_moment().Slice(0, range.shard_begin, shard_end), stream);
-    }
-  }
+  ranges_.ForEach(gates, stream, [&](const OwnedRange& range) {
+    const int64_t arena_end = range.arena_begin + range.elements;
+    const int64_t shard_end = range.shard_begin + range.elements;
+    pass.weight_decay = range.decay ? config_.weight_decay : 0;
+    AdamWUpdate(pass, gradients.Slice(0, range.arena_begin, arena_end),
+                parameters.Slice(0, range.arena_begin, arena_end),
+                first_moment().Slice(0, range.shard_begin, shard_end),
+                second_moment().Slice(0, range.shard_begin, shard_end), stream, adam_sum);
+  });
 }
 
 TensorView ShardedAdamW::first_moment() const {

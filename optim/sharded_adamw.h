@@ -9,6 +9,7 @@
 #include "kernels/device/memory.h"
 #include "kernels/device/stream.h"
 #include "kernels/device/tensor_view.h"
+#include "optim/sharded_update.h"
 
 namespace longspan {
 
@@ -18,27 +19,12 @@ struct AdamWConfig {
   double weight_decay = 0;
 };
 
-// Consecutive elements of one tensor that a rank owns. Elements of no range are padding and are
-// left alone.
-struct OwnedRange {
-  int64_t bucket = 0;
-  int64_t arena_begin = 0;  // element offset in the full arenas of parameters and gradients
-  int64_t shard_begin = 0;  // element offset in the rank's shard arenas of moments
-  int64_t elements = 0;
-  bool decay = false;  // weight decay applies
-};
-
 // Owns the arenas of first and second moments, zeros at first. The step count is the caller's: it
 // is stored once, with the rest of the run's state. Move-only; not thread-safe; the Device outlives
 // it.
 class ShardedAdamW {
  public:
-  // What changes from step to step.
-  struct Step {
-    double rate = 0;
-    double gradient_scale = 1;  // clip factor / N
-    int64_t number = 1;         // 1 for the first update: bias correction
-  };
+  using Step = OptimizerStep;
 
   // Moments of `shard_elements` f32 each, under the tag "optimizer". `owned`: ascending in
   // shard_begin, without overlap, buckets ascending within [0, buckets). InvalidArgument: a value
@@ -51,9 +37,10 @@ class ShardedAdamW {
   // of bucket b waits for gates[b] (one each; a default-constructed Event is open). parameters,
   // gradients: f32 (arena elements), the full arenas; only owned ranges are read and written.
   // Gradients are summed over ranks, unscaled. A failed gate makes the stream fail and leaves the
-  // parameters of that bucket and later ones as they were.
+  // parameters of that bucket and later ones as they were. adam_sum: none, or f64 (1), which gains
+  // what kernels/optimizer_pass.h says, over this rank's part.
   void Update(const Step& step, TensorView parameters, TensorView gradients,
-              const std::vector<Event>& gates, Stream& stream);
+              const std::vector<Event>& gates, Stream& stream, TensorView adam_sum = TensorView());
 
   // f32 (shard_elements), for checkpoints to read and restore.
   TensorView first_moment() const;
@@ -64,7 +51,7 @@ class ShardedAdamW {
   ShardedAdamW() = default;
 
   AdamWConfig config_;
-  std::vector<std::vector<OwnedRange>> buckets_;  // neighbours with the same decay joined
+  BucketRanges ranges_;
   int64_t shard_elements_ = 0;
   Buffer first_moment_;
   Buffer second_moment_;

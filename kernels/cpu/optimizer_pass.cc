@@ -1,5 +1,6 @@
 #include "kernels/optimizer_pass.h"
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -64,6 +65,37 @@ void AdamWRow(const AdamWFactors& f, const float* gradient, int64_t count, float
   });
 }
 
+// sum g^2 / (sqrt(v) * root_scale + eps): of lanes in f32, over rows short enough for that.
+double AdamSumRow(const AdamWFactors& f, const float* gradient, int64_t count,
+                  const float* second) {
+  constexpr int64_t kShort = 1024;
+  double sum = 0;
+  for (int64_t begin = 0; begin < count; begin += kShort) {
+    sum += SumLanes(std::min(kShort, count - begin), [&](auto d, int64_t i) HWY_ATTR {
+      const auto g = hn::Mul(hn::LoadU(d, gradient + begin + i), hn::Set(d, f.gradient_scale));
+      const auto v = hn::LoadU(d, second + begin + i);
+      return hn::Div(hn::Mul(g, g),
+                     hn::MulAdd(hn::Sqrt(v), hn::Set(d, f.root_scale), hn::Set(d, f.eps)));
+    });
+  }
+  return sum;
+}
+
+void SgdRow(const SgdParameters& p, const float* gradient, int64_t count, float* parameter,
+            float* momentum) {
+  const float scale = static_cast<float>(p.gradient_scale);
+  const float decay = static_cast<float>(p.weight_decay), keep = static_cast<float>(p.momentum);
+  const float rate = static_cast<float>(p.rate);
+  ForLanes(count, [&](auto d, int64_t i) HWY_ATTR {
+    const auto value = hn::LoadU(d, parameter + i);
+    const auto direction = hn::MulAdd(hn::LoadU(d, gradient + i), hn::Set(d, scale),
+                                      hn::Mul(value, hn::Set(d, decay)));
+    const auto moved = hn::MulAdd(hn::LoadU(d, momentum + i), hn::Set(d, keep), direction);
+    hn::StoreU(moved, d, momentum + i);
+    hn::StoreU(hn::NegMulAdd(hn::Set(d, rate), moved, value), d, parameter + i);
+  });
+}
+
 // The running sums for the lanes of D (f64).
 template <class D>
 struct StatisticsLanes {
@@ -113,6 +145,8 @@ HWY_AFTER_NAMESPACE();
 namespace longspan {
 
 HWY_EXPORT(AdamWRow);
+HWY_EXPORT(AdamSumRow);
+HWY_EXPORT(SgdRow);
 HWY_EXPORT(StatisticsRow);
 
 void AccumulateGradientStatistics(TensorView gradient, TensorView statistics, Stream& stream) {
@@ -137,19 +171,46 @@ void AccumulateGradientStatistics(TensorView gradient, TensorView statistics, St
 }
 
 void AdamWUpdate(const AdamWParameters& parameters, TensorView gradient, TensorView parameter,
-                 TensorView first_moment, TensorView second_moment, Stream& stream) {
+                 TensorView first_moment, TensorView second_moment, Stream& stream,
+                 TensorView adam_sum) {
   const int64_t count = gradient.elements();
   CheckVector(gradient, count);
   CheckVector(parameter, count);
   CheckVector(first_moment, count);
   CheckVector(second_moment, count);
+  const bool wants_sum = adam_sum.rank() > 0;
+  if (wants_sum) CheckVector(adam_sum, 1, DType::kF64);
   LONGSPAN_CHECK(parameters.step >= 1, "AdamW's first update is step 1");
   const AdamWFactors factors(parameters);
   stream.Launch("adamw", [=, threads = &stream.device().threads()] {
+    std::vector<double> partials(wants_sum ? (count + kTaskElements - 1) / kTaskElements : 0);
     ForRowBlocks(*threads, count, 1, [&](int64_t begin, int64_t end) {
+      const float* const g = gradient.data<float>() + begin;
+      float* const second = second_moment.data<float>() + begin;
       HWY_DYNAMIC_DISPATCH(AdamWRow)
-      (factors, gradient.data<float>() + begin, end - begin, parameter.data<float>() + begin,
-       first_moment.data<float>() + begin, second_moment.data<float>() + begin);
+      (factors, g, end - begin, parameter.data<float>() + begin, first_moment.data<float>() + begin,
+       second);
+      // The block is in the cache still.
+      if (wants_sum) {
+        partials[begin / kTaskElements] =
+            HWY_DYNAMIC_DISPATCH(AdamSumRow)(factors, g, end - begin, second);
+      }
+    });
+    for (const double partial : partials) *adam_sum.data<double>() += partial;
+  });
+}
+
+void SgdUpdate(const SgdParameters& parameters, TensorView gradient, TensorView parameter,
+               TensorView momentum, Stream& stream) {
+  const int64_t count = gradient.elements();
+  CheckVector(gradient, count);
+  CheckVector(parameter, count);
+  CheckVector(momentum, count);
+  stream.Launch("sgd", [=, threads = &stream.device().threads()] {
+    ForRowBlocks(*threads, count, 1, [&](int64_t begin, int64_t end) {
+      HWY_DYNAMIC_DISPATCH(SgdRow)
+      (parameters, gradient.data<float>() + begin, end - begin, parameter.data<float>() + begin,
+       momentum.data<float>() + begin);
     });
   });
 }

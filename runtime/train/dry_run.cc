@@ -47,13 +47,14 @@ absl::StatusOr<Estimate> Sample(const RunConfig& config, const Dataset& dataset,
   e.parameters = layout.tensor_elements();
   e.buckets = static_cast<int64_t>(layout.buckets().size());
   e.parameter_bytes = 2 * 4 * layout.arena_elements();
-  e.optimizer_bytes = 2 * 4 * layout.shard_elements();
+  const int64_t moments = config.optimizer.kind == "sgd" ? 1 : 2;
+  e.optimizer_bytes = moments * 4 * layout.shard_elements();
   const int64_t scratch = 4 * config.batch.micro_batch_tokens *
                               (3 * model.width + model.ffn + std::max(model.ffn, model.width) +
                                model.qkv_width() + model.heads) +
                           4 * CrossEntropyChunkRows(model.vocab) * model.vocab;
   e.activation_bytes = config.batch.micro_batch_tokens * model.ActivationBytesPerToken() + scratch;
-  e.checkpoint_bytes = 3 * 4 * layout.tensor_elements() / ranks;
+  e.checkpoint_bytes = (1 + moments) * 4 * layout.tensor_elements() / ranks;
   e.gradient_bytes = 2 * 4 * layout.arena_elements() * (ranks - 1) / ranks;
 
   absl::StatusOr<std::unique_ptr<Planner>> planner = CreatePlanner(config.planner.policy);

@@ -63,6 +63,7 @@ struct RunConfig {
     std::string kind = "adamw";
     std::array<double, 2> betas = {0.9, 0.95};
     double eps = 1e-8;
+    double momentum = 0.9;
     double weight_decay = 0.1;
     double clip = 1.0;
   } optimizer;
@@ -73,7 +74,10 @@ struct RunConfig {
     double floor = 0.0;
     SamplingRate sampling;
     ProfileParameters profile;
-    std::string file;  // of kind "table"
+    std::string file;           // of kind "table"
+    std::string from;           // of kind "refined": the folder of an earlier run
+    std::string norm = "auto";  // of kind "refined"
+    double filter = 0.1, blend = 1.0;
   } schedule;
   struct PlannerKeys {
     std::string policy = "minimum-width";

@@ -100,9 +100,11 @@ absl::StatusOr<ModelConfig> ModelOf(const RunConfig& config, const Dataset& data
   return model;
 }
 
-AdamWConfig OptimizerOf(const RunConfig& config) {
-  return {config.optimizer.betas[0], config.optimizer.betas[1], config.optimizer.eps,
-          config.optimizer.weight_decay};
+OptimizerConfig OptimizerOf(const RunConfig& config) {
+  if (config.optimizer.kind == "sgd")
+    return SgdConfig{config.optimizer.momentum, config.optimizer.weight_decay};
+  return AdamWConfig{config.optimizer.betas[0], config.optimizer.betas[1], config.optimizer.eps,
+                     config.optimizer.weight_decay};
 }
 
 CostModel FixedCostModel(const ModelConfig& model) {

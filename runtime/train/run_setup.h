@@ -7,7 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "optim/sharded_adamw.h"
+#include "optim/sharded_optimizer.h"
 #include "parallel/cost_model.h"
 #include "parallel/transport/transport.h"
 #include "runtime/data/dataset.h"
@@ -22,6 +22,7 @@ struct RunFolder {
   std::string path;  // DIRECTORY/NAME
   std::string checkpoints() const { return path + "/checkpoints"; }
   std::string metrics() const { return path + "/metrics.jsonl"; }
+  std::string norms() const { return path + "/norms.h5"; }
   std::string log() const { return path + "/log.txt"; }
   std::string config() const { return path + "/config.toml"; }
   std::string tokenizer() const { return path + "/tokenizer.model"; }
@@ -36,7 +37,7 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const RunConfig& config);
 // open. InvalidArgument when the data has more tokens than the model.
 absl::StatusOr<ModelConfig> ModelOf(const RunConfig& config, const Dataset& dataset);
 
-AdamWConfig OptimizerOf(const RunConfig& config);
+OptimizerConfig OptimizerOf(const RunConfig& config);
 // From operation counts, for a nominal core: plans depend on the ratios alone.
 CostModel FixedCostModel(const ModelConfig& model);
 

@@ -1,15 +1,16 @@
 #include "runtime/train/training_state.h"
 
+#include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/optimizer_pass.h"
 
 namespace longspan {
 
-absl::StatusOr<std::unique_ptr<TrainingState>> TrainingState::Create(const ModelConfig& config,
-                                                                     const AdamWConfig& optimizer,
-                                                                     Transport& transport,
-                                                                     Device& device) {
+absl::StatusOr<std::unique_ptr<TrainingState>> TrainingState::Create(
+    const ModelConfig& config, const OptimizerConfig& optimizer, Transport& transport,
+    Device& device) {
   auto state = std::unique_ptr<TrainingState>(new TrainingState(config, transport));
   const ParameterLayout& layout = state->layout_;
   const int64_t bytes = layout.arena_elements() * SizeOf(DType::kF32);
@@ -29,11 +30,11 @@ absl::StatusOr<std::unique_ptr<TrainingState>> TrainingState::Create(const Model
     owned.push_back({range.bucket, range.arena_begin, range.shard_begin,
                      range.flat_end - range.flat_begin, layout.specs()[range.tensor].decay});
   }
-  absl::StatusOr<ShardedAdamW> adamw =
-      ShardedAdamW::Create(optimizer, owned, static_cast<int64_t>(layout.buckets().size()),
-                           layout.shard_elements(), device);
-  if (!adamw.ok()) return adamw.status();
-  state->optimizer_ = std::make_unique<ShardedAdamW>(*std::move(adamw));
+  absl::StatusOr<ShardedOptimizer> sharded =
+      ShardedOptimizer::Create(optimizer, owned, static_cast<int64_t>(layout.buckets().size()),
+                               layout.shard_elements(), device);
+  if (!sharded.ok()) return sharded.status();
+  state->optimizer_ = std::make_unique<ShardedOptimizer>(*std::move(sharded));
   return state;
 }
 
@@ -53,9 +54,9 @@ void TrainingState::ReduceGradients(TensorView statistics, Stream& stream) {
   }
 }
 
-void TrainingState::Update(const ShardedAdamW::Step& step, const std::vector<Event>& gates,
-                           Stream& stream) {
-  optimizer_->Update(step, parameter_arena(), gradient_arena(), gates, stream);
+void TrainingState::Update(const OptimizerStep& step, const std::vector<Event>& gates,
+                           Stream& stream, TensorView adam_sum) {
+  optimizer_->Update(step, parameter_arena(), gradient_arena(), gates, stream, adam_sum);
   GatherParameters(stream);
 }
 
@@ -70,7 +71,7 @@ void TrainingState::GatherParameters(Stream& stream) {
 
 std::vector<StateRegion> TrainingState::Regions() const {
   std::vector<StateRegion> regions;
-  const auto add = [&](const char* group, bool in_arena, TensorView values) {
+  const auto add = [&](const std::string& group, bool in_arena, TensorView values) {
     for (const ShardRange& range : layout_.Shard(transport_.rank())) {
       const ParameterSpec& spec = layout_.specs()[range.tensor];
       float* const data = values.data<float>() + (in_arena ? range.arena_begin : range.shard_begin);
@@ -79,8 +80,8 @@ std::vector<StateRegion> TrainingState::Regions() const {
     }
   };
   add("/parameters", true, parameter_arena());
-  add("/optimizer/first_moment", false, optimizer_->first_moment());
-  add("/optimizer/second_moment", false, optimizer_->second_moment());
+  for (const ShardedOptimizer::State& state : optimizer_->States())
+    add(absl::StrCat("/optimizer/", state.name), false, state.values);
   return regions;
 }
 

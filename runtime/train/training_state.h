@@ -13,7 +13,7 @@
 #include "absl/status/statusor.h"
 #include "checkpoint/checkpoint.h"
 #include "kernels/device/stream.h"
-#include "optim/sharded_adamw.h"
+#include "optim/sharded_optimizer.h"
 #include "parallel/parameter_layout.h"
 #include "parallel/transport/transport.h"
 #include "runtime/model/model_config.h"
@@ -25,7 +25,7 @@ namespace longspan {
 class TrainingState {
  public:
   static absl::StatusOr<std::unique_ptr<TrainingState>> Create(const ModelConfig& config,
-                                                               const AdamWConfig& optimizer,
+                                                               const OptimizerConfig& optimizer,
                                                                Transport& transport,
                                                                Device& device);
 
@@ -43,12 +43,13 @@ class TrainingState {
   // statistics to `statistics`, f64 (3), see kernels/optimizer_pass.h.
   void ReduceGradients(TensorView statistics, Stream& stream);
   // Updates this rank's shards, the part of bucket b after gates[b], and gathers the parameters of
-  // all ranks.
-  void Update(const ShardedAdamW::Step& step, const std::vector<Event>& gates, Stream& stream);
+  // all ranks. adam_sum: none, or f64 (1), see ShardedOptimizer::Update.
+  void Update(const OptimizerStep& step, const std::vector<Event>& gates, Stream& stream,
+              TensorView adam_sum = TensorView());
   // Gathers parameters from the ranks' shards: after a restore.
   void GatherParameters(Stream& stream);
 
-  // What a checkpoint holds of this rank: its shards of parameters and of both moments.
+  // What a checkpoint holds of this rank: its shards of parameters and of the optimizer's moments.
   std::vector<StateRegion> Regions() const;
 
  private:
@@ -60,7 +61,7 @@ class TrainingState {
   Transport& transport_;
   Buffer parameters_, gradients_;
   Weights weights_, gradient_weights_;
-  std::unique_ptr<ShardedAdamW> optimizer_;
+  std::unique_ptr<ShardedOptimizer> optimizer_;
 };
 
 }  // namespace longspan

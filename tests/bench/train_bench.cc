@@ -120,8 +120,8 @@ class BenchmarkRank {
         stream_(device.CreateStream("compute")) {}
 
   absl::Status SetUp() {
-    absl::StatusOr<std::unique_ptr<TrainingState>> state =
-        TrainingState::Create(model_config_, {0.9, 0.95, 1e-8, 0.1}, transport_, device_);
+    absl::StatusOr<std::unique_ptr<TrainingState>> state = TrainingState::Create(
+        model_config_, AdamWConfig{0.9, 0.95, 1e-8, 0.1}, transport_, device_);
     if (!state.ok()) return state.status();
     state_ = *std::move(state);
     inputs_ = InputsOf(workload_, transport_.rank(), model_config_.vocab);

@@ -354,8 +354,10 @@ OperatorCase AdamWCase(int64_t count, int64_t step) {
   c.name = Named("adamw_step" + std::to_string(step), {count});
   Operand second = InPlace("second_moment", {count});
   second.fill = Fill::kPositive;
+  Operand adam_sum = Sum("adam_sum", {1});
+  adam_sum.dtype = DType::kF64;
   c.operands = {In("gradient", {count}), InPlace("parameter", {count}),
-                InPlace("first_moment", {count}), second};
+                InPlace("first_moment", {count}), second, adam_sum};
   const AdamWParameters p{.rate = 3e-2,
                           .beta1 = 0.9,
                           .beta2 = 0.95,
@@ -363,10 +365,26 @@ OperatorCase AdamWCase(int64_t count, int64_t step) {
                           .weight_decay = 0.1,
                           .gradient_scale = 0.37,
                           .step = step};
-  c.run = [=](const Views& v, Stream& s) { AdamWUpdate(p, v[0], v[1], v[2], v[3], s); };
+  c.run = [=](const Views& v, Stream& s) { AdamWUpdate(p, v[0], v[1], v[2], v[3], s, v[4]); };
   c.reference = [=](Values& v) {
-    ref::AdamWUpdate({p.rate, p.beta1, p.beta2, p.eps, p.weight_decay, p.gradient_scale, p.step},
-                     v[0], v[1], v[2], v[3]);
+    const ref::AdamW twin{p.rate,         p.beta1,          p.beta2, p.eps,
+                          p.weight_decay, p.gradient_scale, p.step};
+    ref::AdamWUpdate(twin, v[0], v[1], v[2], v[3]);
+    v[4][0] += ref::AdamSum(twin, v[0], v[3]);
+  };
+  c.tolerance = 5e-7;
+  return c;
+}
+
+OperatorCase SgdCase(int64_t count) {
+  OperatorCase c;
+  c.name = Named("sgd", {count});
+  c.operands = {In("gradient", {count}), InPlace("parameter", {count}),
+                InPlace("momentum", {count})};
+  const SgdParameters p{.rate = 3e-2, .momentum = 0.9, .weight_decay = 0.1, .gradient_scale = 0.37};
+  c.run = [=](const Views& v, Stream& s) { SgdUpdate(p, v[0], v[1], v[2], s); };
+  c.reference = [=](Values& v) {
+    ref::SgdUpdate({p.rate, p.momentum, p.weight_decay, p.gradient_scale}, v[0], v[1], v[2]);
   };
   c.tolerance = 5e-7;
   return c;
@@ -437,6 +455,8 @@ std::vector<OperatorCase> OperatorCases() {
   cases.push_back(AdamWCase(1, 1));
   cases.push_back(AdamWCase(100003, 1));
   cases.push_back(AdamWCase(100003, 1000));
+  cases.push_back(SgdCase(1));
+  cases.push_back(SgdCase(100003));
   return cases;
 }
 

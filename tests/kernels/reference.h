@@ -211,6 +211,29 @@ inline void AdamWUpdate(const AdamW& p, const Doubles& gradient, Doubles& parame
   }
 }
 
+// Of the second moments after the update.
+inline double AdamSum(const AdamW& p, const Doubles& gradient, const Doubles& second) {
+  double sum = 0;
+  for (size_t i = 0; i < gradient.size(); ++i) {
+    const double g = p.gradient_scale * gradient[i];
+    sum += g * g / (std::sqrt(second[i] / (1 - std::pow(p.beta2, p.step))) + p.eps);
+  }
+  return sum;
+}
+
+struct Sgd {
+  double rate, momentum, weight_decay, gradient_scale;
+};
+
+inline void SgdUpdate(const Sgd& p, const Doubles& gradient, Doubles& parameter,
+                      Doubles& momentum) {
+  for (size_t i = 0; i < gradient.size(); ++i) {
+    momentum[i] =
+        p.momentum * momentum[i] + p.gradient_scale * gradient[i] + p.weight_decay * parameter[i];
+    parameter[i] -= p.rate * momentum[i];
+  }
+}
+
 }  // namespace longspan::reference
 
 #endif  // LONGSPAN_TESTS_KERNELS_REFERENCE_H_
