@@ -34,6 +34,7 @@ constexpr char kFooter[] =
     "process\n"
     "  mpirun -n 2 --bind-to none longspan train my.toml        two ranks under MPI\n"
     "  mpirun -n 2 --bind-to none longspan train my.toml --resume auto\n"
+    "  longspan train my.toml --schedule refined --from runs/first\n"
     "  longspan train my.toml --dry-run --ranks 512             sizes, plans and traffic of 512 "
     "ranks\n"
     "SIGUSR1, SIGTERM and SIGINT finish the step, commit and exit 0.";
@@ -41,6 +42,7 @@ constexpr char kFooter[] =
 struct Options {
   std::string config;
   std::vector<std::string> sets;
+  std::string schedule, from;
   std::string resume;
   int64_t stop_after = 0;
   int ranks = 0;
@@ -214,6 +216,10 @@ void RegisterTrainCommand(CLI::App& root, SelectedCommand* selected, int* argc, 
       ->required();
   train->add_option("--set", options->sets, "section.key=value, over the file; repeatable")
       ->take_all();
+  train->add_option("--schedule", options->schedule,
+                    "the learning-rate schedule, over schedule.kind");
+  train->add_option("--from", options->from,
+                    "with --schedule refined: the folder of an earlier run of this job");
   train->add_option(
       "--resume", options->resume,
       "\"auto\": continue from the run's newest checkpoint, or start; or a checkpoint's directory");
@@ -226,6 +232,8 @@ void RegisterTrainCommand(CLI::App& root, SelectedCommand* selected, int* argc, 
   train->add_flag("--json", options->json, "with --dry-run: as JSON");
   train->footer(kFooter);
   train->callback([selected, options, argc, argv] {
+    if (!options->schedule.empty()) options->sets.push_back("schedule.kind=" + options->schedule);
+    if (!options->from.empty()) options->sets.push_back("schedule.from=" + options->from);
     *selected = [options, argc, argv] { return TrainCommand(*options, argc, argv).Run(); };
   });
 }

@@ -1,12 +1,76 @@
 #include "runtime/train/run_schedule.h"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "optim/portable_shape.h"
 #include "runtime/metrics/number_lines.h"
 
 namespace longspan {
+namespace {
+
+// A rate that falls below this share of its peak pulls norms up under weight decay: the weights
+// shrink less and less, so gradients grow.
+constexpr double kAnnealed = 0.2;
+
+}  // namespace
+
+std::string RefinedFromRun::Summary() const {
+  std::string text = absl::StrFormat(
+      "from %s norms of %d updates: ", norm == GradientNorm::kL1 ? "l1" : "l2", source.recorded());
+  if (refined.fallback.empty()) {
+    absl::StrAppend(&text, PortableShapeOf(refined.factors).text);
+  } else {
+    absl::StrAppend(&text, "linear, as ", refined.fallback);
+  }
+  absl::StrAppend(&text, absl::StrFormat("; headroom over linear %.1f%%", 100 * refined.headroom));
+  for (const std::string& warning : warnings) absl::StrAppend(&text, "; ", warning);
+  return text;
+}
+
+absl::StatusOr<RefinedFromRun> RefineFromRun(const std::string& run, const std::string& norm,
+                                             RefineOptions options) {
+  RefinedFromRun result;
+  const std::string path = run + "/norms.h5";
+  absl::StatusOr<NormLogContents> source = ReadNormLog(path);
+  if (!source.ok()) return source.status();
+  result.source = *std::move(source);
+  if (norm != "auto") {
+    options.norm = norm == "l1" ? GradientNorm::kL1 : GradientNorm::kL2;
+  } else {
+    options.norm = result.source.norm_of_optimizer();
+  }
+  result.norm = options.norm;
+  absl::StatusOr<RefinedSchedule> refined = Refine(result.source.Norms(options.norm), options);
+  if (!refined.ok()) {
+    return absl::Status(refined.status().code(),
+                        absl::StrCat(path, ": ", std::string(refined.status().message())));
+  }
+  result.refined = *std::move(refined);
+
+  const std::vector<double> rates = result.source.Rates();
+  const double peak = *std::max_element(rates.begin(), rates.end());
+  if (result.source.weight_decay > 0 && rates.back() < kAnnealed * peak) {
+    result.warnings.push_back(
+        "the source run annealed its rate under weight decay, which raises late norms by itself: "
+        "norms of a constant-rate run say more");
+  }
+  const int64_t recorded = static_cast<int64_t>(rates.size()),
+                budget = static_cast<int64_t>(result.source.updates.size());
+  if (recorded < budget) {
+    result.warnings.push_back(
+        absl::StrCat("the source run stopped after ", recorded, " of ", budget, " updates"));
+  }
+  if (options.norm != result.source.norm_of_optimizer()) {
+    result.warnings.push_back(absl::StrCat("for ", result.source.optimizer, " the ",
+                                           options.norm == GradientNorm::kL1 ? "l2" : "l1",
+                                           " norms are the right ones"));
+  }
+  return result;
+}
 
 absl::StatusOr<Schedule> ScheduleOf(const RunConfig& config) {
   const RunConfig::ScheduleKeys& keys = config.schedule;
@@ -32,6 +96,21 @@ absl::StatusOr<Schedule> ScheduleOf(const RunConfig& config) {
     }
     schedule.values = *std::move(rates);
     schedule.note = keys.file;
+  }
+  if (keys.kind == "refined") {
+    if (keys.from.empty()) {
+      return absl::InvalidArgumentError(
+          "schedule.kind = \"refined\" needs schedule.from: the folder of an earlier run of this "
+          "job, whose norms.h5 it reads; longspan train takes --schedule refined --from RUN");
+    }
+    RefineOptions options;
+    options.steps = config.run.steps;
+    options.filter_share = keys.filter;
+    options.blend = keys.blend;
+    absl::StatusOr<RefinedFromRun> refined = RefineFromRun(keys.from, keys.norm, options);
+    if (!refined.ok()) return refined.status();
+    schedule.note = refined->Summary();
+    schedule.values = std::move(refined->refined.factors);
   }
   return Schedule::Create(schedule);
 }

@@ -19,6 +19,7 @@
 #include "runtime/metrics/run_log.h"
 #include "runtime/model/transformer.h"
 #include "runtime/train/agreement.h"
+#include "runtime/train/norm_recorder.h"
 #include "runtime/train/restore.h"
 #include "runtime/train/run_schedule.h"
 #include "runtime/train/run_setup.h"
@@ -38,6 +39,7 @@ double SecondsSince(Clock::time_point begin) {
 // Places after optim's sums in the vector that all ranks add up once a step.
 enum ExtraSum : int {
   kSaveVotesSum = kStepSums,  // rank 0's clock says that a checkpoint is due
+  kAdamSum,                   // of the update before
   kBusySecondsSum,            // one place a rank from here on
 };
 
@@ -95,6 +97,10 @@ class Trainer {
   absl::Status NotFinite(const PreparedStep& current, const GradientNorms& norms,
                          double loss) const;
   void Report(const StepMetrics& metrics);
+  // For what a run can do without.
+  void WarnUnless(const absl::Status& status) {
+    if (!status.ok()) log_->Warn(std::string(status.message()));
+  }
   absl::Status Save(bool required);
   absl::Status Evaluate();
 
@@ -104,6 +110,7 @@ class Trainer {
   Device& device_;
   const RunFolder folder_;
   MetricsFile metrics_;
+  NormRecorder norms_;
   std::unique_ptr<RunLog> log_;
 
   std::unique_ptr<Dataset> dataset_;
@@ -196,6 +203,7 @@ absl::Status Trainer::SetUp() {
   if (absl::Status status = Agree(transport_, allocate()); !status.ok()) return status;
   if (absl::Status status = MeasurePeak(); !status.ok()) return status;
   if (absl::Status status = StartOrRestore(); !status.ok()) return status;
+  if (leader()) WarnUnless(norms_.Open(folder_.norms(), config_, run_.schedule, run_.step));
   if (absl::Status status = Agree(transport_, PrepareEvaluation()); !status.ok()) return status;
   Describe();
   return absl::OkStatus();
@@ -291,6 +299,9 @@ void Trainer::Describe() {
           absl::StrCat(row.tag, " ", ShortBytes(static_cast<double>(row.current_bytes))));
   }
   log_->Info(absl::StrCat("memory a rank: ", absl::StrJoin(memory, ", ")));
+  if (!schedule_->config().note.empty())
+    log_->Info(
+        absl::StrCat("schedule: ", schedule_->config().kind, ", ", schedule_->config().note));
 }
 
 absl::StatusOr<PreparedStep> Trainer::Prepare(const DataCursor& cursor) {
@@ -348,10 +359,11 @@ absl::Status Trainer::Update(const StepSumVector& sums, int64_t targets, StepMet
     return absl::OkStatus();
   }
   ++run_.updates;
-  const ShardedAdamW::Step step{metrics.rate, metrics.clip_factor / static_cast<double>(targets),
-                                run_.updates};
+  const OptimizerStep step{metrics.rate, metrics.clip_factor / static_cast<double>(targets),
+                           run_.updates};
   // No snapshot is under way: every gate is open.
-  state_->Update(step, std::vector<Event>(state_->layout().buckets().size()), stream_);
+  state_->Update(step, std::vector<Event>(state_->layout().buckets().size()), stream_,
+                 norms_.adam_sum());
   return absl::OkStatus();
 }
 
@@ -405,6 +417,7 @@ absl::Status Trainer::Step(PreparedStep& current, PreparedStep* next) {
     sums_[kLossSum] = *loss_sum;
     sums_[kStopVotesSum] = stop ? 1 : 0;
     sums_[kSaveVotesSum] = save_due ? 1 : 0;
+    sums_[kAdamSum] = norms_.TakeAdamSum();
   });
   transport_.AllReduceSum(sums, stream_);
   reduced.Queue(stream_);
@@ -413,7 +426,9 @@ absl::Status Trainer::Step(PreparedStep& current, PreparedStep* next) {
   StepSumVector summed;
   std::copy(sums_.begin(), sums_.begin() + kStepSums, summed.begin());
   metrics.loss = summed[kLossSum] / static_cast<double>(targets);
+  if (leader()) WarnUnless(norms_.RecordAdamSum(sums_[kAdamSum]));
   if (absl::Status status = Update(summed, targets, metrics); !status.ok()) return status;
+  if (leader()) WarnUnless(norms_.Record(run_.step, NormsOf(summed, targets), metrics, targets));
   if (metrics.skipped && config_.run.on_nonfinite == "stop")
     return NotFinite(current, NormsOf(summed, targets), metrics.loss);
   updated.Queue(stream_);
@@ -469,8 +484,7 @@ void Trainer::Report(const StepMetrics& m) {
   if (!leader()) return;
   const bool keep = m.step % config_.metrics.every == 0 || m.step == config_.run.steps;
   if (keep) {
-    if (absl::Status status = metrics_.Append(m); !status.ok())
-      log_->Warn(std::string(status.message()));
+    WarnUnless(metrics_.Append(m));
   }
   if (m.skipped)
     log_->Warn(absl::StrFormat("step %d: %d gradient values are not finite; update skipped", m.step,
@@ -500,11 +514,8 @@ absl::Status Trainer::Save(bool required) {
   saved_step_ = run_.step;
   for (const std::string& warning : report->warnings) log_->Warn(warning);
   if (!leader()) return absl::OkStatus();
-  if (absl::Status appended = metrics_.AppendCheckpoint(run_.step, checkpoints_->generation(),
-                                                        report->bytes, report->seconds);
-      !appended.ok()) {
-    log_->Warn(std::string(appended.message()));
-  }
+  WarnUnless(metrics_.AppendCheckpoint(run_.step, checkpoints_->generation(), report->bytes,
+                                       report->seconds));
   log_->Info(absl::StrFormat("checkpoint of step %d: %s a rank in %.2f s, %s", run_.step,
                              ShortBytes(static_cast<double>(report->bytes)), report->seconds,
                              report->directory));
@@ -530,11 +541,8 @@ absl::Status Trainer::Evaluate() {
   const int64_t tokens = evaluation_plan_.total_tokens();
   validation_loss_ = *loss_sum / static_cast<double>(tokens);
   if (!leader()) return absl::OkStatus();
-  if (absl::Status status = metrics_.AppendEvaluation(
-          run_.step, checkpoints_->generation(), validation_loss_, tokens, SecondsSince(begin));
-      !status.ok()) {
-    log_->Warn(std::string(status.message()));
-  }
+  WarnUnless(metrics_.AppendEvaluation(run_.step, checkpoints_->generation(), validation_loss_,
+                                       tokens, SecondsSince(begin)));
   log_->Info(absl::StrFormat("validation after step %d: loss %.4f over %s targets", run_.step,
                              validation_loss_, ShortCount(static_cast<double>(tokens))));
   return absl::OkStatus();
@@ -565,6 +573,7 @@ absl::Status Trainer::Run() {
     }
     *current = std::move(next);
   }
+  if (absl::Status status = norms_.Finish(transport_, stream_); !status.ok()) return status;
   const bool complete = run_.step == config_.run.steps;
   if (complete) {
     if (absl::Status status = Evaluate(); !status.ok()) return status;

@@ -1,0 +1,51 @@
+// NormRecorder: fills norms.h5 as a run goes. Every rank has one; rank 0's writes.
+#ifndef LONGSPAN_RUNTIME_TRAIN_NORM_RECORDER_H_
+#define LONGSPAN_RUNTIME_TRAIN_NORM_RECORDER_H_
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "kernels/device/stream.h"
+#include "optim/gradient_norms.h"
+#include "parallel/transport/transport.h"
+#include "runtime/metrics/metrics_file.h"
+#include "runtime/metrics/norm_log.h"
+#include "runtime/train/run_config.h"
+
+namespace longspan {
+
+// The optimizer's own measure of an update's gradient comes from the update pass, after the step's
+// one small all-reduce: it travels with the next step's, and the last one with a message of its
+// own. Not thread-safe.
+class NormRecorder {
+ public:
+  // On the rank that writes, before the first update: makes `path` for the run's steps. Rows of
+  // updates before `step` are taken over from the file that is there. `schedule`: the plan as JSON.
+  absl::Status Open(const std::string& path, const RunConfig& config, const std::string& schedule,
+                    int64_t step);
+
+  // f64 (1): where the update pass adds this rank's part; zero before it.
+  TensorView adam_sum() { return TensorView::Of(&adam_sum_, {1}); }
+  // This rank's part of the update before, to be added up over ranks. Resets it.
+  double TakeAdamSum();
+
+  // On rank 0, after a step's all-reduce: the sum of all ranks' TakeAdamSum, of the update before.
+  absl::Status RecordAdamSum(double sum);
+  // On rank 0: update `step`, counted from 0.
+  absl::Status Record(int64_t step, const GradientNorms& norms, const StepMetrics& metrics,
+                      int64_t targets);
+
+  // Collective: completes the last update's row.
+  absl::Status Finish(Transport& transport, Stream& stream);
+
+ private:
+  NormLog log_;
+  NormRecord last_;
+  int64_t last_step_ = -1;
+  bool adam_ = false;
+  double adam_sum_ = 0;
+};
+
+}  // namespace longspan
+
+#endif  // LONGSPAN_RUNTIME_TRAIN_NORM_RECORDER_H_
