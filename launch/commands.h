@@ -20,6 +20,7 @@ void RegisterTrainCommand(CLI::App& root, SelectedCommand* selected, int* argc, 
 void RegisterDataCommand(CLI::App& root, SelectedCommand* selected);
 void RegisterGenerateCommand(CLI::App& root, SelectedCommand* selected);
 void RegisterCheckpointCommand(CLI::App& root, SelectedCommand* selected);
+void RegisterScheduleCommand(CLI::App& root, SelectedCommand* selected);
 void RegisterConfigCommand(CLI::App& root, SelectedCommand* selected);
 
 }  // namespace longspan

@@ -26,6 +26,7 @@ int main(int argc, char** argv) {
   longspan::RegisterDataCommand(app, &selected);
   longspan::RegisterGenerateCommand(app, &selected);
   longspan::RegisterCheckpointCommand(app, &selected);
+  longspan::RegisterScheduleCommand(app, &selected);
   longspan::RegisterConfigCommand(app, &selected);
   try {
     app.parse(argc, argv);
