@@ -278,7 +278,7 @@ const std::vector<Key>& Table() {
       MakeKey("run", "name", FIELD(run.name), kMayChange, "everything of the run goes to DIRECTORY/NAME"),
       MakeKey("run", "directory", FIELD(run.directory), kMayChange, "where run folders lie"),
       MakeKey("run", "seed", FIELD(run.seed), kFixed, "of initial weights and data order"),
-      MakeKey("run", "steps", FIELD(run.steps), kFixed, "optimizer updates", AtLeast(VALUE(run.steps), 1)),
+      MakeKey("run", "steps", FIELD(run.steps), kMayChange, "optimizer updates; see schedule.on_budget_change", AtLeast(VALUE(run.steps), 1)),
       MakeKey("run", "device", FIELD(run.device), kMayChange, "\"auto\" or \"cpu\"",
               OneOf(VALUE(run.device), {"auto", "cpu"})),
       MakeKey("run", "threads", FIELD(run.threads), kMayChange, "a rank; 0: cores of this node / ranks on it",
@@ -374,6 +374,9 @@ const std::vector<Key>& Table() {
               "refined: width of the median filter, as a share of the run", AtLeast(VALUE(schedule.filter), 0)),
       MakeKey("schedule", "blend", FIELD(schedule.blend), kMayChange, "refined: refined^blend * linear^(1-blend)",
               AtLeast(VALUE(schedule.blend), 0)),
+      MakeKey("schedule", "on_budget_change", FIELD(schedule.on_budget_change), kMayChange,
+              "a resume with other run.steps: \"refuse\", \"retime\", \"rescale\", \"hold\", \"finish\"",
+              OneOf(VALUE(schedule.on_budget_change), {"refuse", "retime", "rescale", "hold", "finish"})),
 
       MakeKey("planner", "policy", FIELD(planner.policy), kMayChange, "how sequences are given to ranks"),
 

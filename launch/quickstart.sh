@@ -204,7 +204,7 @@ cat <<NEXT
 
 What to try next
   more text          $longspan generate $run_folder --prompt 'sub ' --tokens 400
-  train on           $again --set run.steps=$((2 * steps)) --resume auto
+  train on           $again --set run.steps=$((2 * steps)) --set schedule.on_budget_change=retime --resume auto
   your own data      $longspan data build FOLDER --out data/mine.h5
                      then name it in a copy of $kConfig, under [data]
   every setting      $longspan config defaults

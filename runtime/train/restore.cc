@@ -7,6 +7,7 @@
 #include "absl/strings/str_split.h"
 #include "checkpoint/checkpoint.h"
 #include "runtime/train/agreement.h"
+#include "runtime/train/run_schedule.h"
 
 namespace longspan {
 namespace {
@@ -39,8 +40,8 @@ absl::StatusOr<std::vector<std::string>> Candidates(const std::string& resume,
 }
 
 absl::Status RestoreFrom(const std::string& directory, TrainingState& state,
-                         const std::vector<ConfigEntry>& config, RunState& run,
-                         std::vector<std::string>* changes) {
+                         const RunConfig& values, const std::vector<ConfigEntry>& config,
+                         RunState& run, std::vector<std::string>* changes) {
   absl::StatusOr<CheckpointInfo> info = ReadCheckpointInfo(PosixFileSystem(), directory);
   if (!info.ok()) return info.status();
   absl::StatusOr<RunState> saved = RunStateFromJson(info->metadata);
@@ -48,6 +49,10 @@ absl::Status RestoreFrom(const std::string& directory, TrainingState& state,
   absl::StatusOr<std::vector<std::string>> changed =
       CompareForResume(*saved, config, run.data_fingerprint);
   if (!changed.ok()) return changed.status();
+  std::string schedule_change;
+  absl::StatusOr<std::string> schedule = ScheduleOnResume(*saved, values, config, &schedule_change);
+  if (!schedule.ok()) return schedule.status();
+  if (!schedule_change.empty()) changed->push_back(schedule_change);
   if (absl::Status status = RestoreRegions(PosixFileSystem(), *info, state.Regions()); !status.ok())
     return status;
   *changes = *std::move(changed);
@@ -56,21 +61,23 @@ absl::Status RestoreFrom(const std::string& directory, TrainingState& state,
   run.tokens = saved->tokens;
   run.first_loss = saved->first_loss;
   run.cursor = saved->cursor;
+  run.schedule = *std::move(schedule);
   return absl::OkStatus();
 }
 
 }  // namespace
 
 absl::StatusOr<bool> RestoreRun(const std::string& resume, const RunFolder& folder,
-                                const std::vector<ConfigEntry>& config, TrainingState& state,
-                                Transport& transport, RunLog& log, RunState& run) {
+                                const RunConfig& values, const std::vector<ConfigEntry>& config,
+                                TrainingState& state, Transport& transport, RunLog& log,
+                                RunState& run) {
   absl::StatusOr<std::vector<std::string>> directories = Candidates(resume, folder, transport, log);
   if (!directories.ok()) return directories.status();
   for (const std::string& directory : *directories) {
     RunState restored = run;
     std::vector<std::string> changes;
     const absl::Status status =
-        Agree(transport, RestoreFrom(directory, state, config, restored, &changes));
+        Agree(transport, RestoreFrom(directory, state, values, config, restored, &changes));
     if (status.ok()) {
       log.Info(absl::StrCat("resumed from ", directory, " (step ", restored.step, ")"));
       for (const std::string& line : changes) log.Info("changed since then: " + line);

@@ -17,10 +17,12 @@ namespace longspan {
 // Collective. `resume` is "auto" (newest of the run's folder) or a step directory. Fills this
 // rank's shards and `run`; the caller gathers parameters. A checkpoint that does not verify is left
 // for the next older one, with a warning; with "auto" and none left, returns false: the run starts
-// fresh. Changed keys are checked and logged (CompareForResume).
+// fresh. Changed keys are checked and logged (CompareForResume); run.schedule becomes the plan that
+// goes on from there (ScheduleOnResume).
 absl::StatusOr<bool> RestoreRun(const std::string& resume, const RunFolder& folder,
-                                const std::vector<ConfigEntry>& config, TrainingState& state,
-                                Transport& transport, RunLog& log, RunState& run);
+                                const RunConfig& values, const std::vector<ConfigEntry>& config,
+                                TrainingState& state, Transport& transport, RunLog& log,
+                                RunState& run);
 
 }  // namespace longspan
 

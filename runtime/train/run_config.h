@@ -78,6 +78,7 @@ struct RunConfig {
     std::string from;           // of kind "refined": the folder of an earlier run
     std::string norm = "auto";  // of kind "refined"
     double filter = 0.1, blend = 1.0;
+    std::string on_budget_change = "refuse";
   } schedule;
   struct PlannerKeys {
     std::string policy = "minimum-width";

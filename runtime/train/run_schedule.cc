@@ -4,8 +4,10 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "optim/budget_change.h"
 #include "optim/portable_shape.h"
 #include "runtime/metrics/number_lines.h"
 
@@ -16,7 +18,83 @@ namespace {
 // shrink less and less, so gradients grow.
 constexpr double kAnnealed = 0.2;
 
+constexpr char kSection[] = "schedule.";
+constexpr char kOnBudgetChange[] = "schedule.on_budget_change";
+
+bool ScheduleKeysChanged(const RunState& saved, const std::vector<ConfigEntry>& entries) {
+  for (const ConfigEntry& now : entries) {
+    if (!absl::StartsWith(now.key, kSection) || now.key == kOnBudgetChange) continue;
+    for (const ConfigEntry& then : saved.config) {
+      if (then.key == now.key && then.value != now.value) return true;
+    }
+  }
+  return false;
+}
+
+absl::StatusOr<Schedule> Replanned(const Schedule& stored, int64_t done, const RunConfig& config,
+                                   const std::string& how) {
+  if (how == "rescale") {
+    if (done > config.run.steps) return Replan(stored, done, config.run.steps, BudgetChange::kHold);
+    return ScheduleOf(config);
+  }
+  return Replan(stored, done, config.run.steps,
+                how == "retime" ? BudgetChange::kRetime
+                : how == "hold" ? BudgetChange::kHold
+                                : BudgetChange::kFinish);
+}
+
+// "2.1e-05, then 1.0e-04 -> 3.0e-07": the last rate used, the next, the last.
+std::string RatesToCome(const Schedule& stored, const Schedule& plan, int64_t done) {
+  if (done >= plan.steps()) return "no more rates";
+  return absl::StrFormat("rate %.2e so far, then %.2e -> %.2e",
+                         done > 0 ? stored.Rate(done - 1) : 0.0, plan.Rate(done),
+                         plan.Rate(plan.steps() - 1));
+}
+
+absl::Status ShowChoices(const Schedule& stored, int64_t done, const RunConfig& config) {
+  const std::pair<const char*, const char*> choices[] = {
+      {"retime", "the best rest, given the rates already used"},
+      {"rescale", "the configured curve over the new budget, as if it had been so from the start"},
+      {"hold", "the last rate, to the end"},
+      {"finish", "from the last rate straight down to zero"},
+  };
+  std::string text =
+      absl::StrCat("cannot resume: run.steps was ", stored.steps(), ", is now ", config.run.steps,
+                   "; say how the learning rate goes on after step ", done, ", with one of");
+  for (const auto& [how, meaning] : choices) {
+    const absl::StatusOr<Schedule> plan = Replanned(stored, done, config, how);
+    if (!plan.ok()) return plan.status();
+    absl::StrAppend(&text, absl::StrFormat("\n  --set %s=%-8s %s: %s", kOnBudgetChange, how,
+                                           meaning, RatesToCome(stored, *plan, done)));
+  }
+  return absl::InvalidArgumentError(text);
+}
+
 }  // namespace
+
+absl::StatusOr<std::string> ScheduleOnResume(const RunState& saved, const RunConfig& config,
+                                             const std::vector<ConfigEntry>& entries,
+                                             std::string* change) {
+  change->clear();
+  absl::StatusOr<Schedule> stored = Schedule::FromJson(saved.schedule);
+  if (!stored.ok()) return stored.status();
+  if (stored->steps() == config.run.steps) {
+    // Not to the bit of the JSON alone: the same plan, whatever it was made from.
+    if (!ScheduleKeysChanged(saved, entries)) return stored->ToJson();
+    absl::StatusOr<Schedule> configured = ScheduleOf(config);
+    if (!configured.ok()) return configured.status();
+    *change = absl::StrCat("schedule ", configured->config().kind, ": ",
+                           RatesToCome(*stored, *configured, saved.step));
+    return configured->ToJson();
+  }
+  const std::string& how = config.schedule.on_budget_change;
+  if (how == "refuse") return ShowChoices(*stored, saved.step, config);
+  absl::StatusOr<Schedule> plan = Replanned(*stored, saved.step, config, how);
+  if (!plan.ok()) return plan.status();
+  *change = absl::StrCat("schedule, by on_budget_change = \"", how,
+                         "\": ", RatesToCome(*stored, *plan, saved.step));
+  return plan->ToJson();
+}
 
 std::string RefinedFromRun::Summary() const {
   std::string text = absl::StrFormat(

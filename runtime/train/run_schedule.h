@@ -10,6 +10,7 @@
 #include "optim/schedule.h"
 #include "runtime/metrics/norm_log.h"
 #include "runtime/train/run_config.h"
+#include "runtime/train/run_state.h"
 
 namespace longspan {
 
@@ -30,6 +31,15 @@ struct RefinedFromRun {
 // Refine's errors; NotFound when the run has no norms.h5.
 absl::StatusOr<RefinedFromRun> RefineFromRun(const std::string& run, const std::string& norm,
                                              RefineOptions options);
+
+// The schedule of a run that goes on from a checkpoint, as JSON. The stored plan goes on as long as
+// neither the budget nor a key of [schedule] has changed; files that it was made from are not read
+// again. Changed keys make a new plan. A changed budget is refused with the choices, or re-planned
+// as schedule.on_budget_change says; with "rescale", the plan of the present configuration is used.
+// entries: of the present configuration. *change: what to tell people; "" without a change.
+absl::StatusOr<std::string> ScheduleOnResume(const RunState& saved, const RunConfig& config,
+                                             const std::vector<ConfigEntry>& entries,
+                                             std::string* change);
 
 }  // namespace longspan
 

@@ -84,6 +84,12 @@ class Trainer {
 
   // Set-up, in order.
   absl::Status OpenAll();
+  absl::Status MakeSchedule(absl::StatusOr<Schedule> schedule) {
+    if (!schedule.ok()) return schedule.status();
+    schedule_ = std::make_unique<Schedule>(*std::move(schedule));
+    run_.schedule = schedule_->ToJson();
+    return absl::OkStatus();
+  }
   absl::Status StartOrRestore();
   absl::Status PrepareEvaluation();
   absl::Status MeasurePeak();
@@ -152,9 +158,9 @@ absl::Status Trainer::OpenAll() {
     absl::StatusOr<ModelConfig> model = ModelOf(config_, *dataset_);
     if (!model.ok()) return model.status();
     run_.model = *model;
-    absl::StatusOr<Schedule> schedule = ScheduleOf(config_);
-    if (!schedule.ok()) return schedule.status();
-    schedule_ = std::make_unique<Schedule>(*schedule);
+    if (request_.resume.empty()) {
+      if (absl::Status status = MakeSchedule(ScheduleOf(config_)); !status.ok()) return status;
+    }
     absl::StatusOr<std::unique_ptr<Planner>> planner = CreatePlanner(config_.planner.policy);
     if (!planner.ok()) return planner.status();
     planner_ = *std::move(planner);
@@ -166,7 +172,6 @@ absl::Status Trainer::OpenAll() {
     run_.data_fingerprint = dataset_->fingerprint();
     run_.tokenizer_kind = dataset_->tokenizer_kind();
     run_.config = request_.entries;
-    run_.schedule = schedule_->ToJson();
     return absl::OkStatus();
   };
   return Agree(transport_, local());
@@ -212,11 +217,15 @@ absl::Status Trainer::SetUp() {
 absl::Status Trainer::StartOrRestore() {
   bool restored = false;
   if (!request_.resume.empty()) {
-    absl::StatusOr<bool> found =
-        RestoreRun(request_.resume, folder_, request_.entries, *state_, transport_, *log_, run_);
+    absl::StatusOr<bool> found = RestoreRun(request_.resume, folder_, config_, request_.entries,
+                                            *state_, transport_, *log_, run_);
     if (!found.ok()) return found.status();
     restored = *found;
     saved_step_ = restored ? run_.step : -1;
+    // A resumed run may not need the files that its schedule was made from.
+    absl::Status made =
+        MakeSchedule(restored ? Schedule::FromJson(run_.schedule) : ScheduleOf(config_));
+    if (absl::Status status = Agree(transport_, made); !status.ok()) return status;
   }
   if (restored) {
     state_->GatherParameters(stream_);

@@ -65,6 +65,9 @@ refuses 'occupied' "$longspan" train good.toml --set run.directory=occupied/runs
 accepts "$longspan" train good.toml --set run.name=first
 refuses 'already holds a run' "${mpi[@]}" "$longspan" train good.toml --set run.name=first
 refuses 'model.width was 16, is now 32' "$longspan" train good.toml --set run.name=first --set model.width=32 --resume auto
+refuses 'schedule.on_budget_change=retime' "${mpi[@]}" "$longspan" train good.toml --set run.name=first --set run.steps=6 --resume auto
+accepts "$longspan" train good.toml --set run.name=first --set run.steps=6 --set schedule.on_budget_change=retime --resume auto
+accepts "$longspan" train good.toml --set run.name=first --set run.steps=6 --resume auto
 refuses '--ranks' "${mpi[@]}" "$longspan" train good.toml --ranks 2
 refuses 'not finite' "${mpi[@]}" "$longspan" train good.toml --set run.name=nan --set schedule.peak=1e30 \
   --set optimizer.clip=0 --set run.steps=20

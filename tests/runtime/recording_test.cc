@@ -1,6 +1,7 @@
 // What training records for refined schedules: the same on any number of ranks and across resumes;
 // and what a later run makes of it.
 #include <cmath>
+#include <filesystem>
 #include <map>
 #include <string>
 #include <vector>
@@ -43,7 +44,8 @@ class RecordingTest : public testing::Test {
     config_.run.name = name;
     TrainRequest request;
     request.config = config_;
-    request.entries = {{"run.steps", std::to_string(config_.run.steps), "test", true}};
+    request.entries = {{"run.steps", std::to_string(config_.run.steps), "test", false},
+                       {"schedule.peak", std::to_string(config_.schedule.peak), "test", false}};
     request.resume = resume;
     request.stop_after = stop_after;
     absl::Status agreed;
@@ -148,6 +150,52 @@ TEST_F(RecordingTest, ARefinedScheduleFollowsFromARun) {
 
   config_.schedule.from = Folder("nowhere");
   EXPECT_EQ(TrainOn(1, "third").code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(RecordingTest, AResumeWithAnotherBudgetIsRefusedOrReplanned) {
+  ASSERT_TRUE(TrainOn(1, "run").ok());
+  const NormLogContents before = Read("run");
+  config_.run.steps = 16;
+  const absl::Status refused = TrainOn(2, "run", "auto");
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+  for (const char* text :
+       {"run.steps was 10, is now 16", "=retime", "=rescale", "=hold", "=finish"})
+    EXPECT_NE(std::string(refused.message()).find(text), std::string::npos) << refused.ToString();
+
+  config_.schedule.on_budget_change = "retime";
+  ASSERT_TRUE(TrainOn(2, "run", "auto", 2).ok());
+  const absl::Status again = TrainOn(2, "run", "auto");  // the re-planned schedule goes on
+  ASSERT_TRUE(again.ok()) << again.ToString();
+  const NormLogContents after = Read("run");
+  ASSERT_EQ(after.recorded(), 16);
+  for (int t = 0; t < 10; ++t) EXPECT_EQ(after.updates[t].rate, before.updates[t].rate);
+  const absl::StatusOr<Schedule> plan = Schedule::FromJson(after.schedule);
+  ASSERT_TRUE(plan.ok());
+  for (int t = 0; t < 16; ++t) EXPECT_EQ(after.updates[t].rate, plan->Rate(t));
+  EXPECT_GT(after.updates[10].rate, after.updates[9].rate);
+
+  config_.run.steps = 20;
+  config_.schedule.on_budget_change = "rescale";
+  ASSERT_TRUE(TrainOn(1, "run", "auto").ok());
+  for (int t = 16; t < 20; ++t)
+    EXPECT_EQ(Read("run").updates[t].rate, ScheduleOf(config_)->Rate(t));
+  config_.run.steps = 12;
+  EXPECT_NE(std::string(TrainOn(1, "run", "auto").message()).find("made 20 updates already"),
+            std::string::npos);
+}
+
+TEST_F(RecordingTest, AResumeNeedsNotTheFilesOfItsSchedule) {
+  ASSERT_TRUE(TrainOn(1, "first").ok());
+  config_.schedule.kind = "refined";
+  config_.schedule.from = Folder("first");
+  ASSERT_TRUE(TrainOn(1, "second", "", 5).ok());
+  std::filesystem::remove_all(Folder("first"));
+  const absl::Status resumed = TrainOn(1, "second", "auto");
+  EXPECT_TRUE(resumed.ok()) << resumed.ToString();
+  config_.schedule.peak = 1e-3;
+  config_.run.steps = 11;
+  config_.schedule.on_budget_change = "rescale";
+  EXPECT_EQ(TrainOn(1, "second", "auto").code(), absl::StatusCode::kNotFound);
 }
 
 TEST_F(RecordingTest, SgdTrainsAndRecordsL2) {
