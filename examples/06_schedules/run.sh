@@ -43,7 +43,7 @@ folder=${2:-$(mktemp -d)}
 mkdir -p "$folder" && cd "$folder"
 
 readonly kShapes='linear cosine rex wsd refined-constant refined-linear'
-steps=800
+steps=640
 seeds='1 2 3'
 peaks='1e-3 2e-3 4e-3 8e-3'
 overrides=()
@@ -57,13 +57,13 @@ if $sample; then
 else
   [[ -n "$documents" ]] || documents=$(realpath "$here/../..")/data/quickstart
 fi
-[[ -d "$documents" ]] || { echo "run.sh: no folder $documents; launch/quickstart.sh makes it, or use --documents DIR" >&2; exit 1; }
 readonly kResults=results.tsv # budget in percent, shape, seed, peak, steps, validation loss
 touch "$kResults"
 
 # --- data: every twentieth document is held out -------------------------------------------------------------------------
 
 if [[ ! -s train.h5 || ! -s validation.h5 ]]; then
+  [[ -d "$documents" ]] || { echo "run.sh: no folder $documents; launch/quickstart.sh makes it, or use --documents DIR" >&2; exit 1; }
   rm -rf texts
   mkdir -p texts/train texts/validation
   number=0

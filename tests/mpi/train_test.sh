@@ -126,6 +126,9 @@ case $mode in
       [[ "$(losses "$name")" == "$(losses whole)" ]] || { diff <(losses whole) <(losses "$name"); fail "losses after $attempts starts differ"; }
       [[ "$(state_hash "$name")" == "$(state_hash whole)" ]] || fail "states differ after $attempts starts"
       "$longspan" checkpoint verify "runs/$name" >/dev/null 2>err.txt || fail "verify"
+      # Every norm is there and is that of the whole run.
+      cmp -s <("$longspan" schedule refine "runs/$name" --json) <("$longspan" schedule refine runs/whole --json) ||
+        fail "recorded norms differ after $attempts starts"
       echo "$name: $attempts starts, bit-identical"
       rm -rf "runs/$name"
     done
