@@ -21,7 +21,10 @@ void RegisterDataCommand(CLI::App& root, SelectedCommand* selected);
 void RegisterGenerateCommand(CLI::App& root, SelectedCommand* selected);
 void RegisterCheckpointCommand(CLI::App& root, SelectedCommand* selected);
 void RegisterScheduleCommand(CLI::App& root, SelectedCommand* selected);
+void RegisterPlanCommand(CLI::App& root, SelectedCommand* selected);
+void RegisterProfileCommand(CLI::App& root, SelectedCommand* selected, int* argc, char*** argv);
 void RegisterConfigCommand(CLI::App& root, SelectedCommand* selected);
+void RegisterSimulateCommand(CLI::App& root, SelectedCommand* selected);
 
 }  // namespace longspan
 

@@ -378,7 +378,13 @@ const std::vector<Key>& Table() {
               "a resume with other run.steps: \"refuse\", \"retime\", \"rescale\", \"hold\", \"finish\"",
               OneOf(VALUE(schedule.on_budget_change), {"refuse", "retime", "rescale", "hold", "finish"})),
 
-      MakeKey("planner", "policy", FIELD(planner.policy), kMayChange, "how sequences are given to ranks"),
+      MakeKey("planner", "policy", FIELD(planner.policy), kMayChange,
+              "\"skyline\", \"bytescale\", \"naive\" or \"static\": how sequences are given to ranks",
+              OneOf(VALUE(planner.policy), {"skyline", "bytescale", "naive", "static"})),
+      MakeKey("planner", "cost", FIELD(planner.cost), kMayChange,
+              "\"fixed\": from the model's operations; or a file from `longspan profile`"),
+      MakeKey("planner", "ranks_per_node", FIELD(planner.ranks_per_node), kMayChange, "0: from MPI",
+              AtLeast(VALUE(planner.ranks_per_node), 0)),
 
       MakeKey("checkpoint", "interval", FIELD(checkpoint.interval), kMayChange, "updates, or a time such as \"30s\""),
       MakeKey("checkpoint", "keep_last", FIELD(checkpoint.keep_last), kMayChange, "newest checkpoints kept",

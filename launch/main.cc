@@ -27,7 +27,10 @@ int main(int argc, char** argv) {
   longspan::RegisterGenerateCommand(app, &selected);
   longspan::RegisterCheckpointCommand(app, &selected);
   longspan::RegisterScheduleCommand(app, &selected);
+  longspan::RegisterPlanCommand(app, &selected);
+  longspan::RegisterProfileCommand(app, &selected, &argc, &argv);
   longspan::RegisterConfigCommand(app, &selected);
+  longspan::RegisterSimulateCommand(app, &selected);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

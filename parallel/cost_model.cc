@@ -5,15 +5,6 @@
 #include "kernels/device/check.h"
 
 namespace longspan {
-namespace {
-
-// What operation counts cannot tell, from the case study of arXiv 2502.21231 (32 layers): 20 us a
-// ring step for each layer and pass, the backward pass counting twice, and 8 ms of fixed work a
-// micro-batch.
-constexpr double kRingStepSecondsPerLayer = 3 * 20e-6;
-constexpr double kMicroBatchSecondsPerLayer = 8e-3 / 32;
-
-}  // namespace
 
 double CostModel::SequenceSeconds(int64_t length, int members) const {
   LONGSPAN_CHECK(length >= 0 && members >= 1, "a sequence has tokens and at least one rank");

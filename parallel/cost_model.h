@@ -1,10 +1,13 @@
 // CostModel: seconds for a sequence of s tokens on d ranks, forward plus backward of the whole
-// model on a rank of speed 1. The public JSON form has the five coefficients as keys of the same
-// names.
+// model on a rank of speed 1.
 #ifndef LONGSPAN_PARALLEL_COST_MODEL_H_
 #define LONGSPAN_PARALLEL_COST_MODEL_H_
 
 #include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
 
 namespace longspan {
 
@@ -14,12 +17,29 @@ struct CostModel {
   double ring_seconds_per_token = 0;
   double ring_step_seconds = 0;
   double micro_batch_seconds = 0;
+  // Speed of each rank against the coefficients' own rank; empty: all 1. Work takes 1/speed as
+  // long.
+  std::vector<double> rank_speeds;
 
   // T(s, d): one sequence alone in a group of `members` ranks, without micro_batch_seconds. With
   // p = s*(s+1)/2 pairs:
   // linear*s/d + max(attention*p/d, ring*s*(d-1)/d + attention*p/d^2) + ring_step*(d-1).
   double SequenceSeconds(int64_t length, int members) const;
 };
+
+// The public JSON form: the five coefficients as keys of the same names, and rank_speeds where it
+// is not empty. Reading gives back the same bits.
+std::string ToJson(const CostModel& cost);
+// Unknown keys are ignored. `source`: the file's name, which every error opens with.
+// InvalidArgument names the key that is missing, not a number, negative or beyond what planners
+// calculate with (integer_cost.h).
+absl::StatusOr<CostModel> CostModelFromJson(const std::string& json, const std::string& source);
+
+// What operation counts cannot tell, from the case study of arXiv 2502.21231 (32 layers): 20 us a
+// ring step for each layer and pass, the backward pass counting twice, and 8 ms of fixed work a
+// micro-batch.
+inline constexpr double kRingStepSecondsPerLayer = 3 * 20e-6;
+inline constexpr double kMicroBatchSecondsPerLayer = 8e-3 / 32;
 
 // The coefficients of a model from operation counts alone, for a rank of `flops_per_second`, and
 // links of `bytes_per_second`. Per token forward plus backward: 6 * matmul_parameters; per (query,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -22,8 +23,9 @@ PairCount PairsOf(int64_t begin, int64_t end) {
   return (last * (last + 1) - first * (first + 1)) / 2;
 }
 
-absl::StatusOr<IntegerCostModel> IntegerCostModel::Create(const CostModel& cost) {
+absl::StatusOr<IntegerCostModel> IntegerCostModel::Create(const CostModel& cost, int ranks) {
   IntegerCostModel model;
+  model.ranks_ = ranks;
   const struct {
     const char* name;
     double seconds;
@@ -38,15 +40,59 @@ absl::StatusOr<IntegerCostModel> IntegerCostModel::Create(const CostModel& cost)
   bool all_zero = true;
   for (const auto& coefficient : coefficients) {
     // Written so that NaN fails too.
-    if (!(coefficient.seconds >= 0 && coefficient.seconds <= kMaxCoefficientSeconds)) {
+    const double most =
+        coefficient.units == &model.attention_ ? kMaxPairSeconds : kMaxCoefficientSeconds;
+    if (!(coefficient.seconds >= 0 && coefficient.seconds <= most)) {
       return absl::InvalidArgumentError(
           absl::StrCat("cost model: ", coefficient.name, " is ", coefficient.seconds,
-                       "; it must lie between 0 and ", kMaxCoefficientSeconds, " seconds"));
+                       "; it must lie between 0 and ", most, " seconds"));
     }
     *coefficient.units = std::llround(coefficient.seconds * kUnitsPerSecond);
     all_zero = all_zero && *coefficient.units == 0;
   }
   if (all_zero) model.linear_ = 1;
+
+  if (cost.rank_speeds.empty()) return model;
+  if (cost.rank_speeds.size() != static_cast<size_t>(ranks)) {
+    return absl::InvalidArgumentError(absl::StrCat("cost model: rank_speeds has ",
+                                                   cost.rank_speeds.size(), " speeds for ", ranks,
+                                                   " ranks; leave it out where all are alike"));
+  }
+  bool equal = true;
+  for (size_t rank = 0; rank < cost.rank_speeds.size(); ++rank) {
+    const double speed = cost.rank_speeds[rank];
+    if (!(speed >= kMinRankSpeed && speed <= kMaxRankSpeed)) {
+      return absl::InvalidArgumentError(absl::StrCat("cost model: rank_speeds[", rank, "] is ",
+                                                     speed, "; it must lie between ", kMinRankSpeed,
+                                                     " and ", kMaxRankSpeed));
+    }
+    model.speeds_.push_back(std::llround(speed * kSpeedUnit));
+    equal = equal && model.speeds_.back() == kSpeedUnit;
+  }
+  if (equal) model.speeds_.clear();
+  return model;
+}
+
+PlanningTime IntegerCostModel::Divide(PlanningTime work, int64_t speed, bool round_up) {
+  // work * kSpeedUnit / speed, without the product.
+  const PlanningTime quotient = work / speed, remainder = work % speed;
+  return quotient * kSpeedUnit + (remainder * kSpeedUnit + (round_up ? speed - 1 : 0)) / speed;
+}
+
+PlanningTime IntegerCostModel::OnFastestRank(PlanningTime work) const {
+  if (speeds_.empty()) return work;
+  return Divide(work, *std::max_element(speeds_.begin(), speeds_.end()), /*round_up=*/false);
+}
+
+PlanningTime IntegerCostModel::OnAllRanks(PlanningTime work) const {
+  if (speeds_.empty()) return work / ranks_;
+  return Divide(work, std::accumulate(speeds_.begin(), speeds_.end(), int64_t{0}),
+                /*round_up=*/false);
+}
+
+IntegerCostModel IntegerCostModel::Reordered(const std::vector<int>& line) const {
+  IntegerCostModel model = *this;
+  for (size_t i = 0; i < model.speeds_.size(); ++i) model.speeds_[i] = speeds_[line[i]];
   return model;
 }
 

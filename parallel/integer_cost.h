@@ -8,6 +8,7 @@
 #define LONGSPAN_PARALLEL_INTEGER_COST_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "parallel/cost_model.h"
@@ -17,10 +18,12 @@ namespace longspan {
 __extension__ using PlanningTime = __int128;  // in units of 2^-20 ns
 __extension__ using PairCount = __int128;     // (query, key) pairs with key <= query
 
-// Most tokens a global batch may have. With coefficients of at most kMaxCoefficientSeconds every
-// product and sum below stays under 2^127: pairs < 2^71, coefficients <= 2^54 units.
+// Most tokens a global batch may have. With coefficients of at most these every product and sum
+// below stays under 2^112 (pairs < 2^71, at 2^40 units; tokens at 2^54), 2^118 on the slowest rank.
 inline constexpr int64_t kMaxBatchTokens = int64_t{1} << 36;
 inline constexpr double kMaxCoefficientSeconds = 16;
+inline constexpr double kMaxPairSeconds = 1e-3;
+inline constexpr double kMinRankSpeed = 1.0 / 64, kMaxRankSpeed = 64;
 
 // What a micro-batch costs time for.
 struct MicroBatchLoad {
@@ -36,10 +39,12 @@ PairCount PairsOf(int64_t begin, int64_t end);
 
 class IntegerCostModel {
  public:
-  // InvalidArgument unless every coefficient is in [0, kMaxCoefficientSeconds]. A model of zeros
-  // counts tokens alone.
-  static absl::StatusOr<IntegerCostModel> Create(const CostModel& cost);
+  // InvalidArgument unless every coefficient is in [0, kMaxCoefficientSeconds], that of a pair at
+  // most kMaxPairSeconds, and rank_speeds is empty or has `ranks` speeds in [kMinRankSpeed,
+  // kMaxRankSpeed]. A model of zeros counts tokens alone.
+  static absl::StatusOr<IntegerCostModel> Create(const CostModel& cost, int ranks);
 
+  // On a rank of speed 1, as all that follow.
   PlanningTime MicroBatch(const MicroBatchLoad& load) const;
   // T(length, members) of CostModel::SequenceSeconds.
   PlanningTime Sequence(int64_t length, int members) const;
@@ -50,9 +55,28 @@ class IntegerCostModel {
   PlanningTime SequenceArea(int64_t length, int members) const;
   PlanningTime micro_batch() const { return micro_batch_; }
 
+  // `work` of a rank of speed 1, on rank `rank`; rounded up.
+  PlanningTime OnRank(PlanningTime work, int rank) const {
+    return speeds_.empty() ? work : Divide(work, speeds_[rank], /*round_up=*/true);
+  }
+  // The same on the fastest rank; rounded down, for bounds.
+  PlanningTime OnFastestRank(PlanningTime work) const;
+  // `work` shared by all ranks in proportion to their speeds; rounded down, for bounds.
+  PlanningTime OnAllRanks(PlanningTime work) const;
+  // The same with the speed of rank line[i] for rank i; `line` is a permutation of the ranks.
+  IntegerCostModel Reordered(const std::vector<int>& line) const;
+  bool equal_speeds() const { return speeds_.empty(); }
+  // In units of 2^-20.
+  int64_t speed(int rank) const { return speeds_.empty() ? kSpeedUnit : speeds_[rank]; }
+
   static double Seconds(PlanningTime time);
 
  private:
+  static constexpr int64_t kSpeedUnit = int64_t{1} << 20;
+  static PlanningTime Divide(PlanningTime work, int64_t speed, bool round_up);
+
+  int ranks_ = 1;
+  std::vector<int64_t> speeds_;  // by rank; empty: all kSpeedUnit
   int64_t attention_ = 0, linear_ = 0, ring_ = 0, ring_step_ = 0, micro_batch_ = 0;
 };
 

@@ -57,8 +57,8 @@ std::array<TokenRange, 2> ZigzagRanges(int64_t length, int members, int member) 
   return {{{cut(member), cut(member + 1)}, {cut(mirror), cut(mirror + 1)}}};
 }
 
-std::vector<TokenRange> ZigzagSliceRanges(int64_t length, int members, int member) {
-  std::vector<TokenRange> ranges;
+TokenRanges ZigzagSliceRanges(int64_t length, int members, int member) {
+  TokenRanges ranges;
   for (const TokenRange& range : ZigzagRanges(length, members, member)) {
     if (range.size() == 0) continue;
     if (!ranges.empty() && ranges.back().end == range.begin) {

@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
@@ -31,10 +32,13 @@ struct TokenRange {
   friend bool operator==(const TokenRange&, const TokenRange&) = default;
 };
 
+// Of one slice: ascending, no empty and no adjacent ones. A zigzag share has at most two.
+using TokenRanges = absl::InlinedVector<TokenRange, 2>;
+
 struct SequenceSlice {
   int64_t sequence = 0;
   int64_t group = -1;  // index into StepPlan::groups; -1: the whole sequence, no messages
-  std::vector<TokenRange> ranges;  // ascending; no empty and no adjacent ones
+  TokenRanges ranges;
   int64_t tokens() const;
   friend bool operator==(const SequenceSlice&, const SequenceSlice&) = default;
 };
@@ -56,8 +60,8 @@ struct SequenceGroup {
 struct PlanCertificate {
   double makespan_seconds = 0;
   double lower_bound_seconds = 0;
-  double gap = 0;  // makespan / lower bound - 1
-  double area_seconds = 0, longest_seconds = 0, wide_seconds = 0;
+  double gap = 0;                                                  // makespan / lower bound - 1
+  double area_seconds = 0, longest_seconds = 0, wide_seconds = 0;  // the bounds, see Certify
   double planning_seconds = 0;  // not part of the plan's identity
 };
 
@@ -79,7 +83,7 @@ struct StepPlan {
 std::array<TokenRange, 2> ZigzagRanges(int64_t length, int members, int member);
 
 // The same as a slice's `ranges`: empty ones left out, adjacent ones merged.
-std::vector<TokenRange> ZigzagSliceRanges(int64_t length, int members, int member);
+TokenRanges ZigzagSliceRanges(int64_t length, int members, int member);
 
 // A 64-bit hash of everything but the certificate. Equal plans have equal hashes on every machine.
 uint64_t HashOf(const StepPlan& plan);

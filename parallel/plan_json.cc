@@ -1,4 +1,4 @@
-// The public JSON form of a StepPlan. The one file of this folder that includes the JSON library.
+// The public JSON form of a StepPlan.
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <string>

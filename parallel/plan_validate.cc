@@ -14,7 +14,7 @@
 namespace longspan {
 namespace {
 
-std::string Text(const std::vector<TokenRange>& ranges) {
+std::string Text(const TokenRanges& ranges) {
   return absl::StrCat("[",
                       absl::StrJoin(ranges, ", ",
                                     [](std::string* out, const TokenRange& range) {
@@ -151,7 +151,7 @@ class Validator {
                     holder_[slice.sequence], " holds already");
     }
     holder_[slice.sequence] = rank;
-    const std::vector<TokenRange> expected = {{0, plan_.lengths[slice.sequence]}};
+    const TokenRanges expected = {{0, plan_.lengths[slice.sequence]}};
     if (slice.ranges != expected) {
       return Broken(place, ", sequence ", slice.sequence, ": ranges are ", Text(slice.ranges),
                     ", a whole sequence has ", Text(expected));
@@ -181,7 +181,7 @@ class Validator {
       return Broken(place, " holds sequence ", slice.sequence, " a second time on rank ", rank);
     }
     membership->held = true;
-    const std::vector<TokenRange> expected = ZigzagSliceRanges(
+    const TokenRanges expected = ZigzagSliceRanges(
         plan_.lengths[slice.sequence], static_cast<int>(group.ranks.size()), membership->member);
     if (slice.ranges != expected) {
       return Broken(place, ", sequence ", slice.sequence, ": ranges are ", Text(slice.ranges),

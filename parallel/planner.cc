@@ -1,12 +1,18 @@
 #include "parallel/planner.h"
 
 #include <algorithm>
+#include <chrono>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "parallel/bytescale_planner.h"
+#include "parallel/exact_planner.h"
 #include "parallel/integer_cost.h"
-#include "parallel/minimum_width_planner.h"
+#include "parallel/lower_bounds.h"
+#include "parallel/mesh_planners.h"
+#include "parallel/skyline_planner.h"
 
 namespace longspan {
 namespace {
@@ -20,12 +26,19 @@ constexpr struct {
   const char* name;
   std::unique_ptr<Planner> (*make)();
 } kPolicies[] = {
-    {"minimum-width", &Make<MinimumWidthPlanner>},
+    {"skyline", &Make<SkylinePlanner>}, {"bytescale", &Make<BytescalePlanner>},
+    {"naive", &Make<NaivePlanner>},     {"static", &Make<StaticPlanner>},
+    {"exact", &Make<ExactPlanner>},
 };
 
 }  // namespace
 
 absl::Status CheckRequest(const PlanRequest& request) {
+  if (request.ranks_per_node < 0) {
+    return absl::InvalidArgumentError(absl::StrCat("planner: ranks_per_node is ",
+                                                   request.ranks_per_node,
+                                                   "; it must be positive, or 0 if not known"));
+  }
   if (request.ranks < 1) {
     return absl::InvalidArgumentError(
         absl::StrCat("planner: ", request.ranks, " ranks; at least one is needed"));
@@ -60,6 +73,27 @@ absl::Status CheckRequest(const PlanRequest& request) {
     tokens += length;
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<PlanOutline> Planner::Outline(const PlanRequest& request) const {
+  if (absl::Status status = CheckRequest(request); !status.ok()) return status;
+  const absl::StatusOr<IntegerCostModel> cost =
+      IntegerCostModel::Create(request.cost, request.ranks);
+  if (!cost.ok()) return cost.status();
+  return Decide(request, *cost);
+}
+
+absl::StatusOr<StepPlan> Planner::Plan(const PlanRequest& request) const {
+  const auto begin = std::chrono::steady_clock::now();
+  const absl::StatusOr<PlanOutline> outline = Outline(request);
+  if (!outline.ok()) return outline.status();
+  StepPlan plan = Expand(*outline, request.lengths, request.micro_batch_tokens);
+  absl::StatusOr<PlanCertificate> certificate = Certify(plan, request.cost);
+  if (!certificate.ok()) return certificate.status();
+  plan.certificate = *certificate;
+  plan.certificate.planning_seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return plan;
 }
 
 absl::StatusOr<std::unique_ptr<Planner>> CreatePlanner(const std::string& policy) {

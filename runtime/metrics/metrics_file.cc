@@ -32,7 +32,10 @@ absl::Status MetricsFile::Append(const StepMetrics& m) {
                        {"flops_count", "causal"},
                        {"peak_share", m.peak_share},
                        {"busy_max_over_mean", m.busy_max_over_mean},
+                       {"cpu_max_over_mean", m.cpu_max_over_mean},
                        {"planned_gap", m.planned_gap},
+                       {"planned_makespan", m.planned_makespan},
+                       {"measured_makespan", m.measured_makespan},
                        {"phase_seconds", m.phase_seconds},
                        {"memory_bytes", m.memory_bytes},
                        {"exchanged_bytes", m.exchanged_bytes}};

@@ -32,7 +32,10 @@ struct StepMetrics {
   double flops_per_second = 0;  // model FLOP/s, counted as "causal"
   double peak_share = 0;        // of ranks * measured peak
   double busy_max_over_mean = 1;
-  double planned_gap = 0;                       // makespan over lower bound, minus 1
+  double cpu_max_over_mean = 1;  // of processor seconds: the balance where ranks share cores
+  double planned_gap = 0;        // makespan over lower bound, minus 1
+  double planned_makespan = 0;   // seconds, as the cost model has it
+  double measured_makespan = 0;  // seconds of forward and backward on the rank that took longest
   std::map<std::string, double> phase_seconds;  // on rank 0
   std::map<std::string, int64_t> memory_bytes;  // by tag, this rank
   int64_t exchanged_bytes = 0;                  // sent by rank 0 in rings, this step

@@ -59,12 +59,14 @@ absl::StatusOr<Estimate> Sample(const RunConfig& config, const Dataset& dataset,
 
   absl::StatusOr<std::unique_ptr<Planner>> planner = CreatePlanner(config.planner.policy);
   if (!planner.ok()) return planner.status();
+  absl::StatusOr<PlanRequest> request = PlanRequestOf(config, model, ranks, 0);
+  if (!request.ok()) return request.status();
   DataCursor cursor = dataset.Begin();
   for (; e.steps < std::min(kSampledSteps, config.run.steps); ++e.steps) {
-    PlanRequest request{{}, ranks, config.batch.micro_batch_tokens, FixedCostModel(model)};
+    request->lengths.clear();
     for (const SequenceRef& sequence : dataset.NextBatch(cursor, config.batch.tokens))
-      request.lengths.push_back(sequence.length);
-    absl::StatusOr<StepPlan> plan = (*planner)->Plan(request);
+      request->lengths.push_back(sequence.length);
+    absl::StatusOr<StepPlan> plan = (*planner)->Plan(*request);
     if (!plan.ok()) return plan.status();
     if (absl::Status status = Validate(*plan); !status.ok()) return status;
     e.sequences += static_cast<int64_t>(plan->lengths.size());

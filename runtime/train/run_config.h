@@ -81,7 +81,9 @@ struct RunConfig {
     std::string on_budget_change = "refuse";
   } schedule;
   struct PlannerKeys {
-    std::string policy = "minimum-width";
+    std::string policy = "skyline";
+    std::string cost = "fixed";
+    int64_t ranks_per_node = 0;
   } planner;
   struct Checkpoint {
     SaveInterval interval;

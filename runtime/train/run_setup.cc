@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/cost/cost_file.h"
 #include "runtime/train/agreement.h"
 
 namespace longspan {
@@ -110,6 +111,31 @@ OptimizerConfig OptimizerOf(const RunConfig& config) {
 CostModel FixedCostModel(const ModelConfig& model) {
   return AnalyticCostModel(model.MatmulParameters(), model.layers, model.width, model.kv_width(),
                            kNominalFlopsPerSecond, kNominalBytesPerSecond);
+}
+
+absl::StatusOr<PlanRequest> PlanRequestOf(const RunConfig& config, const ModelConfig& model,
+                                          int ranks, int ranks_on_node) {
+  PlanRequest request;
+  request.ranks = ranks;
+  request.micro_batch_tokens = config.batch.micro_batch_tokens;
+  request.ranks_per_node = static_cast<int>(
+      config.planner.ranks_per_node > 0 ? config.planner.ranks_per_node : ranks_on_node);
+  if (config.planner.cost == "fixed") {
+    request.cost = FixedCostModel(model);
+    return request;
+  }
+  absl::StatusOr<CostModel> cost = ReadCostFile(config.planner.cost);
+  if (!cost.ok()) {
+    return absl::Status(cost.status().code(),
+                        absl::StrCat("planner.cost: ", std::string(cost.status().message()),
+                                     "; it is \"fixed\" or a file that longspan profile made"));
+  }
+  request.cost = *std::move(cost);
+  // Speeds were measured for another number of ranks.
+  if (request.cost.rank_speeds.size() != static_cast<size_t>(ranks)) {
+    request.cost.rank_speeds.clear();
+  }
+  return request;
 }
 
 absl::Status CheckCapacity(const RunConfig& config, const Dataset& dataset, int ranks) {

@@ -8,7 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "optim/sharded_optimizer.h"
-#include "parallel/cost_model.h"
+#include "parallel/planner.h"
 #include "parallel/transport/transport.h"
 #include "runtime/data/dataset.h"
 #include "runtime/metrics/run_log.h"
@@ -40,6 +40,9 @@ absl::StatusOr<ModelConfig> ModelOf(const RunConfig& config, const Dataset& data
 OptimizerConfig OptimizerOf(const RunConfig& config);
 // From operation counts, for a nominal core: plans depend on the ratios alone.
 CostModel FixedCostModel(const ModelConfig& model);
+// Of every step of a run on `ranks` ranks, without lengths. Errors of a cost file name it.
+absl::StatusOr<PlanRequest> PlanRequestOf(const RunConfig& config, const ModelConfig& model,
+                                          int ranks, int ranks_on_node);
 
 // A sequence that no group can hold is known before training: InvalidArgument with the --set that
 // can.

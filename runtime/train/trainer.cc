@@ -12,7 +12,6 @@
 #include "absl/strings/str_join.h"
 #include "kernels/elementwise.h"
 #include "optim/gradient_norms.h"
-#include "parallel/plan.h"
 #include "parallel/planner.h"
 #include "runtime/metrics/metrics_file.h"
 #include "runtime/metrics/peak.h"
@@ -20,11 +19,13 @@
 #include "runtime/model/transformer.h"
 #include "runtime/train/agreement.h"
 #include "runtime/train/norm_recorder.h"
+#include "runtime/train/plan_ahead.h"
 #include "runtime/train/restore.h"
 #include "runtime/train/run_schedule.h"
 #include "runtime/train/run_setup.h"
 #include "runtime/train/run_state.h"
 #include "runtime/train/step_inputs.h"
+#include "runtime/train/step_timing.h"
 #include "runtime/train/training_state.h"
 
 namespace longspan {
@@ -40,28 +41,13 @@ double SecondsSince(Clock::time_point begin) {
 enum ExtraSum : int {
   kSaveVotesSum = kStepSums,  // rank 0's clock says that a checkpoint is due
   kAdamSum,                   // of the update before
-  kBusySecondsSum,            // one place a rank from here on
+  kRankSecondsSum,            // the places of RankSeconds from here on
 };
 
 // A step that is ready to run: planned and its tokens read, while the step before still computes.
-struct PreparedStep {
-  std::vector<SequenceRef> sequences;
-  StepPlan plan;
-  uint64_t plan_hash = 0;
+struct PreparedStep : PlannedStep {
   std::vector<MicroBatchInputs> inputs;
-  DataCursor after;  // position behind this step's batch
-  double seconds = 0;
-};
-
-// A point in time on a stream.
-struct Mark {
-  std::shared_ptr<Clock::time_point> time = std::make_shared<Clock::time_point>();
-  void Queue(Stream& stream) const {
-    stream.Launch("mark", [time = time] { *time = Clock::now(); });
-  }
-  double SecondsAfter(const Mark& earlier) const {
-    return std::chrono::duration<double>(*time - *earlier.time).count();
-  }
+  double seconds = 0;  // that its plan was waited for and its tokens read
 };
 
 class Trainer {
@@ -81,6 +67,7 @@ class Trainer {
 
  private:
   bool leader() const { return transport_.rank() == 0; }
+  RankSeconds rank_seconds() { return {sums_.data() + kRankSecondsSum, transport_.size()}; }
 
   // Set-up, in order.
   absl::Status OpenAll();
@@ -95,7 +82,7 @@ class Trainer {
   absl::Status MeasurePeak();
   void Describe();
 
-  absl::StatusOr<PreparedStep> Prepare(const DataCursor& cursor);
+  absl::StatusOr<PreparedStep> Prepare();
   // Runs `current`, prepares `next` meanwhile (unless this is the last step).
   absl::Status Step(PreparedStep& current, PreparedStep* next);
   void QueueMicroBatch(const MicroBatchInputs& inputs, std::shared_ptr<double> loss_sum);
@@ -122,7 +109,7 @@ class Trainer {
   std::unique_ptr<Dataset> dataset_;
   std::unique_ptr<Planner> planner_;
   std::unique_ptr<Schedule> schedule_;
-  CostModel cost_;
+  std::unique_ptr<PlanAhead> plans_;
   std::unique_ptr<TrainingState> state_;
   std::unique_ptr<Transformer> model_;
   std::unique_ptr<CheckpointWriter> checkpoints_;
@@ -164,7 +151,11 @@ absl::Status Trainer::OpenAll() {
     absl::StatusOr<std::unique_ptr<Planner>> planner = CreatePlanner(config_.planner.policy);
     if (!planner.ok()) return planner.status();
     planner_ = *std::move(planner);
-    cost_ = FixedCostModel(run_.model);
+    if (absl::Status status =
+            PlanRequestOf(config_, run_.model, transport_.size(), transport_.ranks_on_node())
+                .status();
+        !status.ok())
+      return status;
     if (absl::Status status = CheckCapacity(config_, *dataset_, transport_.size()); !status.ok())
       return status;
 
@@ -202,7 +193,7 @@ absl::Status Trainer::SetUp() {
         Buffer::Allocate(device_.memory(), rows * SizeOf(DType::kF32), "losses");
     if (!losses.ok()) return losses.status();
     losses_buffer_ = *std::move(losses);
-    sums_.assign(kBusySecondsSum + transport_.size(), 0.0);
+    sums_.assign(kRankSecondsSum + RankSeconds::kFigures * transport_.size(), 0.0);
     return absl::OkStatus();
   };
   if (absl::Status status = Agree(transport_, allocate()); !status.ok()) return status;
@@ -256,13 +247,15 @@ absl::Status Trainer::PrepareEvaluation() {
   const int64_t stride = std::max<int64_t>(
       1, (total + config_.metrics.evaluate_tokens - 1) / config_.metrics.evaluate_tokens);
   std::vector<SequenceRef> chosen;
-  PlanRequest request{{}, transport_.size(), config_.batch.micro_batch_tokens, cost_};
+  absl::StatusOr<PlanRequest> request =
+      PlanRequestOf(config_, run_.model, transport_.size(), transport_.ranks_on_node());
+  if (!request.ok()) return request.status();
   for (size_t i = 0; i < all.size(); i += static_cast<size_t>(stride)) {
     chosen.push_back(all[i]);
-    request.lengths.push_back(all[i].length);
+    request->lengths.push_back(all[i].length);
   }
   if (chosen.empty()) return absl::OkStatus();
-  absl::StatusOr<StepPlan> plan = planner_->Plan(request);
+  absl::StatusOr<StepPlan> plan = planner_->Plan(*request);
   if (!plan.ok()) return plan.status();
   evaluation_plan_ = *std::move(plan);
   absl::StatusOr<std::vector<MicroBatchInputs>> inputs =
@@ -313,18 +306,11 @@ void Trainer::Describe() {
         absl::StrCat("schedule: ", schedule_->config().kind, ", ", schedule_->config().note));
 }
 
-absl::StatusOr<PreparedStep> Trainer::Prepare(const DataCursor& cursor) {
+absl::StatusOr<PreparedStep> Trainer::Prepare() {
   const Clock::time_point begin = Clock::now();
-  PreparedStep prepared;
-  prepared.after = cursor;
-  prepared.sequences = dataset_->NextBatch(prepared.after, config_.batch.tokens);
-  PlanRequest request{{}, transport_.size(), config_.batch.micro_batch_tokens, cost_};
-  for (const SequenceRef& sequence : prepared.sequences) request.lengths.push_back(sequence.length);
-  absl::StatusOr<StepPlan> plan = planner_->Plan(request);
-  if (!plan.ok()) return plan.status();
-  if (absl::Status status = Validate(*plan); !status.ok()) return status;
-  prepared.plan = *std::move(plan);
-  prepared.plan_hash = HashOf(prepared.plan);
+  absl::StatusOr<PlannedStep> planned = plans_->Next();
+  if (!planned.ok()) return planned.status();
+  PreparedStep prepared{*std::move(planned), {}};
   absl::StatusOr<std::vector<MicroBatchInputs>> inputs = ReadStepInputs(
       prepared.plan, transport_.rank(), prepared.sequences, *dataset_, device_.memory());
   if (!inputs.ok()) return inputs.status();
@@ -401,14 +387,18 @@ absl::Status Trainer::Step(PreparedStep& current, PreparedStep* next) {
   }
   computed.Queue(stream_);
   stream_.Launch("busy", [this, start, computed, waited_before] {
-    sums_[kBusySecondsSum + transport_.rank()] =
-        computed.SecondsAfter(start) - (stream_.waited_seconds() - *waited_before);
+    const double seconds = computed.SecondsAfter(start);
+    RankSeconds all = rank_seconds();
+    all.at(RankSeconds::kCompute, transport_.rank()) = seconds;
+    all.at(RankSeconds::kBusy, transport_.rank()) =
+        seconds - (stream_.waited_seconds() - *waited_before);
+    all.at(RankSeconds::kCpu, transport_.rank()) = computed.CpuSecondsAfter(start);
   });
 
   // While that computes: the next step's plan and tokens.
   uint64_t next_hash = 0;
   if (next != nullptr) {
-    absl::StatusOr<PreparedStep> prepared = Prepare(current.after);
+    absl::StatusOr<PreparedStep> prepared = Prepare();
     if (!prepared.ok()) return prepared.status();
     *next = *std::move(prepared);
     next_hash = next->plan_hash;
@@ -470,9 +460,11 @@ absl::Status Trainer::Step(PreparedStep& current, PreparedStep* next) {
   for (int64_t length : current.plan.lengths) flops += run_.model.TrainingFlops(length);
   metrics.flops_per_second = flops / metrics.seconds;
   metrics.peak_share = metrics.flops_per_second / peak_flops_;
-  const auto busy = sums_.begin() + kBusySecondsSum;
-  const double mean = std::accumulate(busy, sums_.end(), 0.0) / transport_.size();
-  metrics.busy_max_over_mean = mean > 0 ? *std::max_element(busy, sums_.end()) / mean : 1;
+  const RankSeconds seconds = rank_seconds();
+  metrics.busy_max_over_mean = seconds.MaxOverMean(RankSeconds::kBusy);
+  metrics.cpu_max_over_mean = seconds.MaxOverMean(RankSeconds::kCpu);
+  metrics.planned_makespan = current.plan.certificate.makespan_seconds;
+  metrics.measured_makespan = seconds.Max(RankSeconds::kCompute);
   metrics.phase_seconds = {{"prepare_next", next != nullptr ? next->seconds : 0},
                            {"compute", computed.SecondsAfter(start)},
                            {"reduce", reduced.SecondsAfter(computed)},
@@ -566,7 +558,12 @@ absl::Status Trainer::Run() {
         absl::StrCat("nothing to do: the run already has its ", config_.run.steps, " steps"));
     return absl::OkStatus();
   }
-  absl::StatusOr<PreparedStep> current = Prepare(run_.cursor);
+  absl::StatusOr<PlanRequest> request =
+      PlanRequestOf(config_, run_.model, transport_.size(), transport_.ranks_on_node());
+  if (!request.ok()) return request.status();
+  plans_ = std::make_unique<PlanAhead>(*dataset_, *planner_, *std::move(request),
+                                       config_.batch.tokens, run_.cursor, run_.step, end);
+  absl::StatusOr<PreparedStep> current = Prepare();
   if (absl::Status status = Agree(transport_, current.status()); !status.ok()) return status;
   const int64_t interval = config_.checkpoint.interval.steps,
                 evaluate = config_.metrics.evaluate_every;

@@ -3,30 +3,8 @@
 # Usage: command_test.sh LONGSPAN
 set -uo pipefail
 longspan=$1
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
-cd "$folder"
-failures=0
-
-# refuses TEXT COMMAND...: fails within 20 seconds, and says TEXT on one line of standard error.
-refuses() {
-  local text=$1 status=0
-  shift
-  timeout 20 "$@" >out.txt 2>err.txt || status=$?
-  if [[ $status -eq 0 || $status -eq 124 ]]; then
-    echo "FAILED: status $status instead of an error: $*"; cat err.txt; failures=$((failures + 1))
-  elif ! grep -qF -- "$text" err.txt out.txt; then
-    echo "FAILED: no \"$text\" from: $*"; cat err.txt out.txt; failures=$((failures + 1))
-  elif [[ $(grep -cF -- "$text" err.txt) -gt 1 ]]; then
-    echo "FAILED: said more than once: $*"; cat err.txt; failures=$((failures + 1))
-  fi
-}
-
-accepts() {
-  if ! timeout 60 "$@" >out.txt 2>err.txt; then
-    echo "FAILED: $*"; cat out.txt err.txt; failures=$((failures + 1))
-  fi
-}
+# shellcheck source=tests/launch/expectations.sh
+source "$(dirname "${BASH_SOURCE[0]}")/expectations.sh"
 
 mkdir texts
 for i in $(seq 40); do head -c $((i * 37)) /usr/share/common-licenses/GPL-3 >"texts/$i.txt"; done
@@ -80,7 +58,30 @@ accepts "$longspan" checkpoint list runs/first --json
 accepts "$longspan" checkpoint verify runs/first
 accepts "$longspan" config show good.toml --json
 accepts "$longspan" train good.toml --dry-run --ranks 8 --json
-for command in train generate 'data build' 'data inspect' 'checkpoint list' 'checkpoint verify' 'config show' 'config defaults'; do
+
+accepts "$longspan" simulate --mix github,equal --ranks 8,64 --context 64K,256K --batches 2 --jitter 0.05 --json --svg plot.svg
+# A sequence of 256K fits nowhere on 8 ranks: said in the rows of the four policies, and the others have results.
+[[ $(grep -c '"error": "planner: sequence .* 8 ranks' out.txt) -eq 4 && $(grep -c '"speedup_over_static": [0-9]' out.txt) -eq 28 ]] ||
+  { echo "FAILED: rows of simulate"; grep -E '"(error|speedup)' out.txt; failures=$((failures + 1)); }
+grep -q '</svg>' plot.svg || { echo "FAILED: no plot"; failures=$((failures + 1)); }
+accepts "$longspan" simulate --ranks 64 --stages 3 --policy static,pp-balance --batches 1
+cp out.txt first.txt
+accepts "$longspan" simulate --ranks 64 --stages 3 --policy static,pp-balance --batches 1
+cmp -s out.txt first.txt || { echo "FAILED: simulate differs from run to run"; failures=$((failures + 1)); }
+refuses 'unknown mix "gihub"; there is: byted' "$longspan" simulate --mix gihub
+refuses 'unknown policy "fast"; there is: skyline' "$longspan" simulate --policy fast
+refuses '--context 1X: it must be a number of tokens' "$longspan" simulate --context 1X
+refuses '--ranks' "$longspan" simulate --ranks 0
+refuses 'must be even' "$longspan" simulate --micro-batch-tokens 8191
+refuses '0 tokens a batch' "$longspan" simulate --tokens 0
+refuses '0 pipeline stages' "$longspan" simulate --stages 0
+refuses 'deviation is -1' "$longspan" simulate --jitter -1
+refuses 'cannot write no/such' "$longspan" simulate --batches 1 --svg no/such/plot.svg
+refuses '--figure-17 sets --ranks itself' "$longspan" simulate --figure-17 --ranks 8
+refuses '--figure-17 sets costs itself' "$longspan" simulate --figure-17 --gpu h100
+refuses 'needs --model' "$longspan" simulate --gpu h100
+accepts "$longspan" simulate --gpu h100 --model llama-7b --ranks 64 --batches 1 --parameters 7e9
+for command in train generate simulate 'data build' 'data inspect' 'checkpoint list' 'checkpoint verify' 'config show' 'config defaults'; do
   # shellcheck disable=SC2086
   "$longspan" $command --help | grep -q 'Example' || { echo "FAILED: no example in $command --help"; failures=$((failures + 1)); }
 done

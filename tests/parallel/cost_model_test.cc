@@ -6,7 +6,7 @@ namespace longspan {
 namespace {
 
 // The example of the public format.
-constexpr CostModel kExample = {8.0e-9, 1.055e-4, 2.23e-5, 1.92e-3, 8.0e-3};
+const CostModel kExample = {8.0e-9, 1.055e-4, 2.23e-5, 1.92e-3, 8.0e-3};
 
 TEST(CostModelTest, OneRankPaysForEveryTokenAndPair) {
   EXPECT_DOUBLE_EQ(kExample.SequenceSeconds(1000, 1), 1.055e-4 * 1000 + 8.0e-9 * 500500);

@@ -66,9 +66,9 @@ TEST(ZigzagTest, CutsAreExactForHugeLengths) {
 }
 
 TEST(ZigzagTest, SliceRangesLeaveOutEmptyAndMergeAdjacent) {
-  EXPECT_EQ(ZigzagSliceRanges(17000, 3, 2), (std::vector<TokenRange>{{5666, 11333}}));
-  EXPECT_EQ(ZigzagSliceRanges(17000, 3, 0), (std::vector<TokenRange>{{0, 2833}, {14166, 17000}}));
-  EXPECT_EQ(ZigzagSliceRanges(1, 2, 0), (std::vector<TokenRange>{{0, 1}}));
+  EXPECT_EQ(ZigzagSliceRanges(17000, 3, 2), (TokenRanges{{5666, 11333}}));
+  EXPECT_EQ(ZigzagSliceRanges(17000, 3, 0), (TokenRanges{{0, 2833}, {14166, 17000}}));
+  EXPECT_EQ(ZigzagSliceRanges(1, 2, 0), (TokenRanges{{0, 1}}));
   EXPECT_TRUE(ZigzagSliceRanges(1, 2, 1).empty());
 }
 

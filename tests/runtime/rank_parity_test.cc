@@ -48,7 +48,7 @@ StepResult RunStep(const Dataset& dataset, const ModelConfig& config, int ranks,
   const std::vector<SequenceRef> sequences = dataset.NextBatch(cursor, dataset.training_tokens());
   PlanRequest request{{}, ranks, capacity, FixedCostModel(config)};
   for (const SequenceRef& sequence : sequences) request.lengths.push_back(sequence.length);
-  const absl::StatusOr<StepPlan> plan = (*CreatePlanner("minimum-width"))->Plan(request);
+  const absl::StatusOr<StepPlan> plan = (*CreatePlanner("bytescale"))->Plan(request);
   EXPECT_TRUE(plan.ok()) << plan.status().ToString();
   EXPECT_TRUE(Validate(*plan).ok());
   for (const SequenceGroup& group : plan->groups)

@@ -1,0 +1,89 @@
+#include "runtime/train/plan_ahead.h"
+
+#include <chrono>
+#include <utility>
+
+#include "kernels/device/check.h"
+
+namespace longspan {
+
+PlanAhead::PlanAhead(const Dataset& data, const Planner& planner, PlanRequest request,
+                     int64_t batch_tokens, DataCursor cursor, int64_t first_step, int64_t end_step)
+    : data_(data),
+      planner_(planner),
+      batch_tokens_(batch_tokens),
+      end_step_(end_step),
+      request_(std::move(request)),
+      cursor_(std::move(cursor)),
+      asked_step_(first_step),
+      next_step_(first_step),
+      thread_([this] { Run(); }) {}
+
+PlanAhead::~PlanAhead() {
+  {
+    const std::lock_guard lock(mutex_);
+    end_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+}
+
+absl::StatusOr<PlannedStep> PlanAhead::Next() {
+  const auto begin = std::chrono::steady_clock::now();
+  std::unique_lock lock(mutex_);
+  LONGSPAN_CHECK(asked_step_ < end_step_, "a step after the last");
+  ++asked_step_;
+  changed_.wait(lock, [this] { return !ready_.empty(); });
+  absl::StatusOr<PlannedStep> next = std::move(ready_.front());
+  ready_.pop_front();
+  lock.unlock();
+  changed_.notify_all();
+  if (next.ok()) {
+    next->waited_seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  }
+  return next;
+}
+
+void PlanAhead::ChangeCost(int64_t from_step, CostModel cost) {
+  const std::lock_guard lock(mutex_);
+  LONGSPAN_CHECK(from_step >= next_step_, "plans with the old cost have been made");
+  costs_.emplace_back(from_step, std::move(cost));
+}
+
+void PlanAhead::Run() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    changed_.wait(lock,
+                  [this] { return end_ || (ready_.size() < kDepth && next_step_ < end_step_); });
+    if (end_) return;
+    while (!costs_.empty() && costs_.front().first <= next_step_) {
+      request_.cost = std::move(costs_.front().second);
+      costs_.pop_front();
+    }
+    ++next_step_;
+    lock.unlock();
+    absl::StatusOr<PlannedStep> planned = Plan();
+    lock.lock();
+    ready_.push_back(std::move(planned));
+    changed_.notify_all();
+  }
+}
+
+absl::StatusOr<PlannedStep> PlanAhead::Plan() {
+  PlannedStep planned;
+  planned.sequences = data_.NextBatch(cursor_, batch_tokens_);
+  planned.after = cursor_;
+  request_.lengths.clear();
+  for (const SequenceRef& sequence : planned.sequences) {
+    request_.lengths.push_back(sequence.length);
+  }
+  absl::StatusOr<StepPlan> plan = planner_.Plan(request_);
+  if (!plan.ok()) return plan.status();
+  if (absl::Status status = Validate(*plan); !status.ok()) return status;
+  planned.plan = *std::move(plan);
+  planned.plan_hash = HashOf(planned.plan);
+  return planned;
+}
+
+}  // namespace longspan
