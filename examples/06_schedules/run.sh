@@ -43,9 +43,9 @@ folder=${2:-$(mktemp -d)}
 mkdir -p "$folder" && cd "$folder"
 
 readonly kShapes='linear cosine rex wsd refined-constant refined-linear'
-steps=640
+steps=2560
 seeds='1 2 3'
-peaks='1e-3 2e-3 4e-3 8e-3'
+peaks='5e-4 1e-3 2e-3 4e-3'
 overrides=()
 if $sample; then
   steps=40
