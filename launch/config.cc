@@ -382,7 +382,7 @@ const std::vector<Key>& Table() {
               "\"skyline\", \"bytescale\", \"naive\" or \"static\": how sequences are given to ranks",
               OneOf(VALUE(planner.policy), {"skyline", "bytescale", "naive", "static"})),
       MakeKey("planner", "cost", FIELD(planner.cost), kMayChange,
-              "\"fixed\": from the model's operations; or a file from `longspan profile`"),
+              "\"fixed\": from the model's operations; a file from `longspan profile`; \"refit\": measured as it runs"),
       MakeKey("planner", "ranks_per_node", FIELD(planner.ranks_per_node), kMayChange, "0: from MPI",
               AtLeast(VALUE(planner.ranks_per_node), 0)),
 

@@ -8,6 +8,8 @@
 
 namespace {
 
+constexpr int kWrongUse = 2;  // exit status; 1: what was asked for failed
+
 constexpr char kFooter[] =
     "Example:\n"
     "  longspan data build ~/src --out data/corpus.h5\n"
@@ -34,7 +36,7 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error);
+    return app.exit(error) == 0 ? 0 : kWrongUse;
   }
   if (!selected) return 0;
   const absl::Status status = selected();

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 namespace longspan {
-namespace {
 
 MicroBatchLoad LoadOf(const StepPlan& plan, const MicroBatch& micro_batch) {
   MicroBatchLoad load;
@@ -24,7 +23,6 @@ MicroBatchLoad LoadOf(const StepPlan& plan, const MicroBatch& micro_batch) {
   return load;
 }
 
-// A ring is known by the lowest of its groups; -1: no ring.
 int64_t RingNumber(const MicroBatch& micro_batch) {
   int64_t number = -1;
   for (const SequenceSlice& slice : micro_batch.slices) {
@@ -32,8 +30,6 @@ int64_t RingNumber(const MicroBatch& micro_batch) {
   }
   return number;
 }
-
-}  // namespace
 
 void RunTimeline(const IntegerCostModel& cost, PlanTimeline& timeline) {
   // The members of each ring, by counting sort.

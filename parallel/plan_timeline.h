@@ -25,6 +25,12 @@ struct PlanTimeline {
   PlanningTime makespan = 0;
 };
 
+// What one of the plan's micro-batches costs time for.
+MicroBatchLoad LoadOf(const StepPlan& plan, const MicroBatch& micro_batch);
+
+// Its ring is known by the lowest of its groups; -1: no ring.
+int64_t RingNumber(const MicroBatch& micro_batch);
+
 // Sets cost, start, end and the makespan from loads and rings. Every rank's rings increase.
 // O(number of micro-batches).
 void RunTimeline(const IntegerCostModel& cost, PlanTimeline& timeline);

@@ -63,7 +63,8 @@ absl::Status CheckRequest(const PlanRequest& request) {
       return absl::InvalidArgumentError(absl::StrCat(
           "planner: sequence ", i, " has ", length, " tokens, but ", request.ranks,
           " ranks of micro_batch_tokens = ", capacity, " hold only ", request.ranks * capacity,
-          " together: raise it (--set batch.micro_batch_tokens=", needed, ") or use at least ",
+          " together: raise it (--set batch.micro_batch_tokens=", needed,
+          "; of longspan plan: --micro-batch-tokens ", needed, ") or use at least ",
           (length - 1) / capacity + 1, " ranks"));
     }
     if (length > kMaxBatchTokens - tokens) {

@@ -1,10 +1,8 @@
 #include "parallel/skyline_planner.h"
 
 #include <algorithm>
-#include <memory>
 #include <numeric>
 #include <optional>
-#include <set>
 #include <utility>
 #include <vector>
 

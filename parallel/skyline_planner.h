@@ -16,8 +16,10 @@ namespace longspan {
 // 3. The others stay whole: into the waits of 2 where they fit, else longest first to the rank that
 //    is free first.
 // 4. Small batches are searched further: widths and order of single sequences are changed while
-// that
-//    helps, packs join rings that have room. What "static" and "naive" reach is never exceeded.
+//    that helps, packs join rings that have room. What "static", "naive" and "bytescale" reach is
+//    not exceeded, with two exceptions: bytescale is not held to four peers, which can tell where
+//    nothing but messages costs time; and batches of more than 2^15 sequences and ranks are not
+//    compared once the gap is 0.5%.
 // 5. Blocks of ranks that no ring joins are put side by side so that few rings cross nodes.
 // Rings are intervals, so a rank meets at most four others, whatever the lengths. Ranks of
 // different speeds stand on the line by node and speed. Stops once the gap is 1% in large batches,

@@ -123,6 +123,12 @@ Vector FitPieces(const std::vector<CostSample>& samples, const std::vector<bool>
 
 }  // namespace
 
+double MicroBatchSeconds(const CostModel& cost, const MicroBatchLoad& load) {
+  return Seconds({cost.attention_seconds_per_pair, cost.linear_seconds_per_token,
+                  cost.ring_seconds_per_token, cost.ring_step_seconds, cost.micro_batch_seconds},
+                 load);
+}
+
 absl::StatusOr<CostFit> FitCost(const std::vector<CostSample>& samples) {
   if (samples.size() < 3) {
     return absl::InvalidArgumentError(

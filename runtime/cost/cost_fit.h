@@ -16,6 +16,9 @@ struct CostSample {
   double seconds = 0;  // > 0
 };
 
+// The cost formula in floating point, on a rank of speed 1.
+double MicroBatchSeconds(const CostModel& cost, const MicroBatchLoad& load);
+
 struct CostFit {
   CostModel cost;
   std::vector<double> fitted_seconds;  // of each sample

@@ -33,6 +33,7 @@ absl::Status MetricsFile::Append(const StepMetrics& m) {
                        {"peak_share", m.peak_share},
                        {"busy_max_over_mean", m.busy_max_over_mean},
                        {"cpu_max_over_mean", m.cpu_max_over_mean},
+                       {"cost_version", m.cost_version},
                        {"planned_gap", m.planned_gap},
                        {"planned_makespan", m.planned_makespan},
                        {"measured_makespan", m.measured_makespan},

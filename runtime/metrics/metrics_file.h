@@ -33,6 +33,7 @@ struct StepMetrics {
   double peak_share = 0;        // of ranks * measured peak
   double busy_max_over_mean = 1;
   double cpu_max_over_mean = 1;  // of processor seconds: the balance where ranks share cores
+  int64_t cost_version = 0;      // of the cost model planned with; 0: the run's first
   double planned_gap = 0;        // makespan over lower bound, minus 1
   double planned_makespan = 0;   // seconds, as the cost model has it
   double measured_makespan = 0;  // seconds of forward and backward on the rank that took longest

@@ -8,7 +8,8 @@
 namespace longspan {
 
 PlanAhead::PlanAhead(const Dataset& data, const Planner& planner, PlanRequest request,
-                     int64_t batch_tokens, DataCursor cursor, int64_t first_step, int64_t end_step)
+                     int64_t batch_tokens, DataCursor cursor, int64_t first_step, int64_t end_step,
+                     const std::vector<CostVersion>& costs)
     : data_(data),
       planner_(planner),
       batch_tokens_(batch_tokens),
@@ -17,6 +18,7 @@ PlanAhead::PlanAhead(const Dataset& data, const Planner& planner, PlanRequest re
       cursor_(std::move(cursor)),
       asked_step_(first_step),
       next_step_(first_step),
+      costs_(costs.begin(), costs.end()),
       thread_([this] { Run(); }) {}
 
 PlanAhead::~PlanAhead() {
@@ -45,10 +47,10 @@ absl::StatusOr<PlannedStep> PlanAhead::Next() {
   return next;
 }
 
-void PlanAhead::ChangeCost(int64_t from_step, CostModel cost) {
+void PlanAhead::ChangeCost(const CostVersion& cost) {
   const std::lock_guard lock(mutex_);
-  LONGSPAN_CHECK(from_step >= next_step_, "plans with the old cost have been made");
-  costs_.emplace_back(from_step, std::move(cost));
+  LONGSPAN_CHECK(cost.from_step >= next_step_, "plans with the old cost have been made");
+  costs_.push_back(cost);
 }
 
 void PlanAhead::Run() {
@@ -57,8 +59,9 @@ void PlanAhead::Run() {
     changed_.wait(lock,
                   [this] { return end_ || (ready_.size() < kDepth && next_step_ < end_step_); });
     if (end_) return;
-    while (!costs_.empty() && costs_.front().first <= next_step_) {
-      request_.cost = std::move(costs_.front().second);
+    while (!costs_.empty() && costs_.front().from_step <= next_step_) {
+      request_.cost = CostOf(costs_.front().units);
+      cost_version_ = costs_.front().version;
       costs_.pop_front();
     }
     ++next_step_;
@@ -74,6 +77,7 @@ absl::StatusOr<PlannedStep> PlanAhead::Plan() {
   PlannedStep planned;
   planned.sequences = data_.NextBatch(cursor_, batch_tokens_);
   planned.after = cursor_;
+  planned.cost_version = cost_version_;
   request_.lengths.clear();
   for (const SequenceRef& sequence : planned.sequences) {
     request_.lengths.push_back(sequence.length);

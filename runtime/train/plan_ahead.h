@@ -8,12 +8,12 @@
 #include <deque>
 #include <mutex>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "parallel/planner.h"
 #include "runtime/data/dataset.h"
+#include "runtime/train/cost_refit.h"
 
 namespace longspan {
 
@@ -21,6 +21,7 @@ struct PlannedStep {
   std::vector<SequenceRef> sequences;  // the global batch, in its order
   StepPlan plan;                       // valid
   uint64_t plan_hash = 0;
+  int64_t cost_version = 0;   // of the model that it was planned with
   DataCursor after;           // behind this step's batch
   double waited_seconds = 0;  // that Next waited for it
 };
@@ -33,9 +34,10 @@ class PlanAhead {
   static constexpr int kDepth = 4;
 
   // Batches of `batch_tokens` from `cursor` on, for steps [first_step, end_step). `request` has all
-  // but the lengths.
+  // but the lengths; its cost holds until the first of `costs` that is in effect.
   PlanAhead(const Dataset& data, const Planner& planner, PlanRequest request, int64_t batch_tokens,
-            DataCursor cursor, int64_t first_step, int64_t end_step);
+            DataCursor cursor, int64_t first_step, int64_t end_step,
+            const std::vector<CostVersion>& costs = {});
   ~PlanAhead();
   PlanAhead(const PlanAhead&) = delete;
   PlanAhead& operator=(const PlanAhead&) = delete;
@@ -43,9 +45,9 @@ class PlanAhead {
   // The next step's plan, or why there is none. Called once for each step.
   absl::StatusOr<PlannedStep> Next();
 
-  // Steps from `from_step` on are planned with `cost`. It must be more than kDepth steps after the
-  // last one that Next gave, so that on no rank a plan for it has been made.
-  void ChangeCost(int64_t from_step, CostModel cost);
+  // Steps from cost.from_step on are planned with `cost`. It must be more than kDepth steps after
+  // the last one that Next gave, so that on no rank a plan for it has been made.
+  void ChangeCost(const CostVersion& cost);
 
  private:
   void Run();
@@ -58,13 +60,14 @@ class PlanAhead {
   // Of the thread alone.
   PlanRequest request_;
   DataCursor cursor_;
+  int64_t cost_version_ = 0;
 
   std::mutex mutex_;
   std::condition_variable changed_;
   int64_t asked_step_;  // that Next gives next
   int64_t next_step_;   // to be planned
   std::deque<absl::StatusOr<PlannedStep>> ready_;
-  std::deque<std::pair<int64_t, CostModel>> costs_;
+  std::deque<CostVersion> costs_;  // to come
   bool end_ = false;
 
   std::thread thread_;

@@ -62,6 +62,7 @@ absl::Status RestoreFrom(const std::string& directory, TrainingState& state,
   run.first_loss = saved->first_loss;
   run.cursor = saved->cursor;
   run.schedule = *std::move(schedule);
+  if (values.planner.cost == "refit") run.costs = saved->costs;
   return absl::OkStatus();
 }
 

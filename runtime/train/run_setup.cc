@@ -120,15 +120,17 @@ absl::StatusOr<PlanRequest> PlanRequestOf(const RunConfig& config, const ModelCo
   request.micro_batch_tokens = config.batch.micro_batch_tokens;
   request.ranks_per_node = static_cast<int>(
       config.planner.ranks_per_node > 0 ? config.planner.ranks_per_node : ranks_on_node);
-  if (config.planner.cost == "fixed") {
+  // A refit begins with the fixed model.
+  if (config.planner.cost == "fixed" || config.planner.cost == "refit") {
     request.cost = FixedCostModel(model);
     return request;
   }
   absl::StatusOr<CostModel> cost = ReadCostFile(config.planner.cost);
   if (!cost.ok()) {
-    return absl::Status(cost.status().code(),
-                        absl::StrCat("planner.cost: ", std::string(cost.status().message()),
-                                     "; it is \"fixed\" or a file that longspan profile made"));
+    return absl::Status(
+        cost.status().code(),
+        absl::StrCat("planner.cost: ", std::string(cost.status().message()),
+                     "; it is \"fixed\", \"refit\" or a file that longspan profile made"));
   }
   request.cost = *std::move(cost);
   // Speeds were measured for another number of ranks.

@@ -17,6 +17,11 @@ std::string RunState::ToJson() const {
   }
   json values = json::object();
   for (const ConfigEntry& entry : config) values[entry.key] = entry.value;
+  json cost_versions = json::array();
+  for (const CostVersion& cost : costs) {
+    cost_versions.push_back(
+        {{"version", cost.version}, {"from_step", cost.from_step}, {"units", cost.units}});
+  }
   const json object = {
       {"step", step},
       {"updates", updates},
@@ -39,6 +44,7 @@ std::string RunState::ToJson() const {
       {"tokenizer_kind", tokenizer_kind},
       {"config", values},
       {"schedule", json::parse(schedule, nullptr, false)},
+      {"cost_versions", cost_versions},
   };
   return object.dump();
 }
@@ -75,6 +81,10 @@ absl::StatusOr<RunState> RunStateFromJson(const std::string& text) {
       state.config.push_back({key, value.get<std::string>(), "checkpoint", false});
     }
     state.schedule = object.at("schedule").dump();
+    // Runs of older versions have none.
+    for (const json& cost : object.value("cost_versions", json::array())) {
+      state.costs.push_back({cost.at("version"), cost.at("from_step"), cost.at("units")});
+    }
   } catch (const json::exception& error) {
     return absl::DataLossError(
         absl::StrCat("the checkpoint's run state does not read: ", error.what()));

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "runtime/data/dataset.h"
 #include "runtime/model/model_config.h"
+#include "runtime/train/cost_refit.h"
 #include "runtime/train/run_config.h"
 
 namespace longspan {
@@ -26,6 +27,7 @@ struct RunState {
   std::string tokenizer_kind;
   std::vector<ConfigEntry> config;  // effective values when it was saved
   std::string schedule;             // JSON of optim/schedule.h
+  std::vector<CostVersion> costs;   // of planner.cost = "refit", those to come included
 
   std::string ToJson() const;
 };

@@ -4,7 +4,6 @@
 #include <chrono>
 #include <cmath>
 #include <memory>
-#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -14,13 +13,15 @@
 #include "optim/gradient_norms.h"
 #include "parallel/planner.h"
 #include "runtime/metrics/metrics_file.h"
-#include "runtime/metrics/peak.h"
 #include "runtime/metrics/run_log.h"
 #include "runtime/model/transformer.h"
 #include "runtime/train/agreement.h"
+#include "runtime/train/cost_refit.h"
+#include "runtime/train/evaluation.h"
 #include "runtime/train/norm_recorder.h"
 #include "runtime/train/plan_ahead.h"
 #include "runtime/train/restore.h"
+#include "runtime/train/run_description.h"
 #include "runtime/train/run_schedule.h"
 #include "runtime/train/run_setup.h"
 #include "runtime/train/run_state.h"
@@ -78,14 +79,10 @@ class Trainer {
     return absl::OkStatus();
   }
   absl::Status StartOrRestore();
-  absl::Status PrepareEvaluation();
-  absl::Status MeasurePeak();
-  void Describe();
 
   absl::StatusOr<PreparedStep> Prepare();
   // Runs `current`, prepares `next` meanwhile (unless this is the last step).
   absl::Status Step(PreparedStep& current, PreparedStep* next);
-  void QueueMicroBatch(const MicroBatchInputs& inputs, std::shared_ptr<double> loss_sum);
   absl::Status Update(const StepSumVector& sums, int64_t targets, StepMetrics& metrics);
   absl::Status NotFinite(const PreparedStep& current, const GradientNorms& norms,
                          double loss) const;
@@ -96,6 +93,7 @@ class Trainer {
   }
   absl::Status Save(bool required);
   absl::Status Evaluate();
+  absl::Status RefitCost();
 
   const TrainRequest& request_;
   const RunConfig& config_;
@@ -115,9 +113,8 @@ class Trainer {
   std::unique_ptr<CheckpointWriter> checkpoints_;
   RunState run_;
 
-  // Validation sequences, planned and read once.
-  StepPlan evaluation_plan_;
-  std::vector<MicroBatchInputs> evaluation_inputs_;
+  Evaluation evaluation_;
+  std::unique_ptr<CostRefit> refit_;  // none: the cost model stays
 
   Buffer losses_buffer_;
   std::vector<double> sums_;  // of the step's one small all-reduce
@@ -197,11 +194,24 @@ absl::Status Trainer::SetUp() {
     return absl::OkStatus();
   };
   if (absl::Status status = Agree(transport_, allocate()); !status.ok()) return status;
-  if (absl::Status status = MeasurePeak(); !status.ok()) return status;
+  absl::StatusOr<double> peak = MeasurePeakOfAllRanks(transport_, stream_);
+  if (!peak.ok()) return peak.status();
+  peak_flops_ = *peak;
   if (absl::Status status = StartOrRestore(); !status.ok()) return status;
   if (leader()) WarnUnless(norms_.Open(folder_.norms(), config_, run_.schedule, run_.step));
-  if (absl::Status status = Agree(transport_, PrepareEvaluation()); !status.ok()) return status;
-  Describe();
+  const auto evaluation = [&]() -> absl::Status {
+    absl::StatusOr<PlanRequest> request =
+        PlanRequestOf(config_, run_.model, transport_.size(), transport_.ranks_on_node());
+    if (!request.ok()) return request.status();
+    absl::StatusOr<Evaluation> made =
+        Evaluation::Create(*dataset_, config_.metrics.evaluate_tokens, *planner_,
+                           *std::move(request), transport_.rank(), device_.memory());
+    if (made.ok()) evaluation_ = *std::move(made);
+    return made.status();
+  };
+  if (absl::Status status = Agree(transport_, evaluation()); !status.ok()) return status;
+  DescribeRun(*log_, folder_, run_.model, state_->layout().tensor_elements(), *dataset_, transport_,
+              device_, peak_flops_, *schedule_);
   return absl::OkStatus();
 }
 
@@ -238,74 +248,6 @@ absl::Status Trainer::StartOrRestore() {
   return absl::OkStatus();
 }
 
-absl::Status Trainer::PrepareEvaluation() {
-  const std::vector<SequenceRef>& all = dataset_->validation();
-  const int64_t total =
-      std::accumulate(all.begin(), all.end(), int64_t{0},
-                      [](int64_t sum, const SequenceRef& s) { return sum + s.length; });
-  // Evenly spread over the validation documents, as many as the limit allows.
-  const int64_t stride = std::max<int64_t>(
-      1, (total + config_.metrics.evaluate_tokens - 1) / config_.metrics.evaluate_tokens);
-  std::vector<SequenceRef> chosen;
-  absl::StatusOr<PlanRequest> request =
-      PlanRequestOf(config_, run_.model, transport_.size(), transport_.ranks_on_node());
-  if (!request.ok()) return request.status();
-  for (size_t i = 0; i < all.size(); i += static_cast<size_t>(stride)) {
-    chosen.push_back(all[i]);
-    request->lengths.push_back(all[i].length);
-  }
-  if (chosen.empty()) return absl::OkStatus();
-  absl::StatusOr<StepPlan> plan = planner_->Plan(*request);
-  if (!plan.ok()) return plan.status();
-  evaluation_plan_ = *std::move(plan);
-  absl::StatusOr<std::vector<MicroBatchInputs>> inputs =
-      ReadStepInputs(evaluation_plan_, transport_.rank(), chosen, *dataset_, device_.memory());
-  if (!inputs.ok()) return inputs.status();
-  evaluation_inputs_ = *std::move(inputs);
-  return absl::OkStatus();
-}
-
-absl::Status Trainer::MeasurePeak() {
-  if (absl::Status status = transport_.Barrier(); !status.ok()) return status;
-  absl::StatusOr<double> peak = MeasureGemmPeak(/*size=*/768, /*rounds=*/5, stream_);
-  if (absl::Status status = Agree(transport_, peak.status()); !status.ok()) return status;
-  absl::StatusOr<std::vector<std::string>> all =
-      transport_.AllGatherBytes(std::string(reinterpret_cast<const char*>(&*peak), sizeof(double)));
-  if (!all.ok()) return all.status();
-  for (const std::string& bytes : *all) {
-    double flops = 0;
-    bytes.copy(reinterpret_cast<char*>(&flops), sizeof(double));
-    peak_flops_ += flops;
-  }
-  return absl::OkStatus();
-}
-
-void Trainer::Describe() {
-  const ModelConfig& m = run_.model;
-  log_->Info(absl::StrFormat(
-      "%s: %s of %s parameters (%d layers, width %d, %d heads, vocabulary %d)", folder_.path,
-      Name(m.family), ShortCount(static_cast<double>(state_->layout().tensor_elements())), m.layers,
-      m.width, m.heads, m.vocab));
-  log_->Info(absl::StrFormat(
-      "data: %s sequences, %s targets an epoch, longest %d tokens, %d validation sequences",
-      ShortCount(static_cast<double>(dataset_->sequences())),
-      ShortCount(static_cast<double>(dataset_->training_tokens())), dataset_->longest_sequence(),
-      dataset_->validation().size()));
-  log_->Info(absl::StrFormat("%d %s over %s, each %s; measured peak %.1f GFLOP/s",
-                             transport_.size(), transport_.size() == 1 ? "rank" : "ranks",
-                             transport_.name(), device_.description(), peak_flops_ * 1e-9));
-  std::vector<std::string> memory;
-  for (const MemoryTable::Row& row : device_.memory().Rows()) {
-    if (row.current_bytes > 0)
-      memory.push_back(
-          absl::StrCat(row.tag, " ", ShortBytes(static_cast<double>(row.current_bytes))));
-  }
-  log_->Info(absl::StrCat("memory a rank: ", absl::StrJoin(memory, ", ")));
-  if (!schedule_->config().note.empty())
-    log_->Info(
-        absl::StrCat("schedule: ", schedule_->config().kind, ", ", schedule_->config().note));
-}
-
 absl::StatusOr<PreparedStep> Trainer::Prepare() {
   const Clock::time_point begin = Clock::now();
   absl::StatusOr<PlannedStep> planned = plans_->Next();
@@ -317,14 +259,6 @@ absl::StatusOr<PreparedStep> Trainer::Prepare() {
   prepared.inputs = *std::move(inputs);
   prepared.seconds = SecondsSince(begin);
   return prepared;
-}
-
-void Trainer::QueueMicroBatch(const MicroBatchInputs& inputs, std::shared_ptr<double> loss_sum) {
-  const TensorView losses = losses_buffer_.Tensor(DType::kF32, {inputs.batch.rows()});
-  stream_.Launch("loss sum", [losses, loss_sum = std::move(loss_sum)] {
-    const float* values = losses.data<float>();
-    *loss_sum = std::accumulate(values, values + losses.elements(), *loss_sum);
-  });
 }
 
 absl::Status Trainer::NotFinite(const PreparedStep& current, const GradientNorms& norms,
@@ -368,6 +302,7 @@ absl::Status Trainer::Step(PreparedStep& current, PreparedStep* next) {
   const int64_t exchanged_before = transport_.exchanged_bytes();
   StepMetrics metrics;
   Mark start, computed, reduced, updated;
+  std::vector<Mark> micro_batches;  // the end of each, after the begin of the first
   auto loss_sum = std::make_shared<double>(0.0);
   std::fill(sums_.begin(), sums_.end(), 0.0);
   patterns_.clear();
@@ -376,6 +311,7 @@ absl::Status Trainer::Step(PreparedStep& current, PreparedStep* next) {
   const auto waited_before = std::make_shared<double>(0.0);
   stream_.Launch("mark", [this, waited_before] { *waited_before = stream_.waited_seconds(); });
   Zero(state_->gradient_arena(), stream_);
+  if (refit_ != nullptr) micro_batches.emplace_back().Queue(stream_);
   for (const MicroBatchInputs& inputs : current.inputs) {
     patterns_.push_back(
         std::make_unique<PlannedAttention>(inputs.ring, inputs.whole, transport_, ring_workspace_));
@@ -383,7 +319,8 @@ absl::Status Trainer::Step(PreparedStep& current, PreparedStep* next) {
     absl::Status status = model_->ForwardBackward(
         inputs.batch, *patterns_.back(), state_->weights(), state_->gradients(), losses, stream_);
     if (!status.ok()) return status;
-    QueueMicroBatch(inputs, loss_sum);
+    QueueLossSum(losses, loss_sum, stream_);
+    if (refit_ != nullptr) micro_batches.emplace_back().Queue(stream_);
   }
   computed.Queue(stream_);
   stream_.Launch("busy", [this, start, computed, waited_before] {
@@ -453,6 +390,7 @@ absl::Status Trainer::Step(PreparedStep& current, PreparedStep* next) {
   metrics.sequences = static_cast<int64_t>(current.sequences.size());
   for (int64_t length : current.plan.lengths) metrics.longest = std::max(metrics.longest, length);
   metrics.groups = static_cast<int64_t>(current.plan.groups.size());
+  metrics.cost_version = current.cost_version;
   metrics.planned_gap = current.plan.certificate.gap;
   metrics.seconds = SecondsSince(begin);
   metrics.tokens_per_second = static_cast<double>(targets) / metrics.seconds;
@@ -472,6 +410,12 @@ absl::Status Trainer::Step(PreparedStep& current, PreparedStep* next) {
   for (const MemoryTable::Row& row : device_.memory().Rows())
     metrics.memory_bytes[row.tag] = row.current_bytes;
   metrics.exchanged_bytes = transport_.exchanged_bytes() - exchanged_before;
+  if (refit_ != nullptr) {
+    std::vector<double> times;
+    for (size_t i = 1; i < micro_batches.size(); ++i)
+      times.push_back(micro_batches[i].SecondsAfter(micro_batches[i - 1]));
+    refit_->Record(current.plan, transport_.rank(), times);
+  }
   ++steps_done_;
   tokens_done_ += targets;
   training_seconds_ += metrics.seconds;
@@ -524,28 +468,35 @@ absl::Status Trainer::Save(bool required) {
 }
 
 absl::Status Trainer::Evaluate() {
-  if (evaluation_plan_.lengths.empty()) return absl::OkStatus();
+  if (evaluation_.tokens() == 0) return absl::OkStatus();
   const Clock::time_point begin = Clock::now();
-  auto loss_sum = std::make_shared<double>(0.0);
-  patterns_.clear();
-  for (const MicroBatchInputs& inputs : evaluation_inputs_) {
-    patterns_.push_back(
-        std::make_unique<PlannedAttention>(inputs.ring, inputs.whole, transport_, ring_workspace_));
-    const TensorView losses = losses_buffer_.Tensor(DType::kF32, {inputs.batch.rows()});
-    absl::Status status =
-        model_->Evaluate(inputs.batch, *patterns_.back(), state_->weights(), losses, stream_);
-    if (!status.ok()) return status;
-    QueueMicroBatch(inputs, loss_sum);
-  }
-  transport_.AllReduceSum(TensorView::Of(loss_sum.get(), {1}), stream_);
-  if (absl::Status status = stream_.Synchronize(); !status.ok()) return status;
-  const int64_t tokens = evaluation_plan_.total_tokens();
-  validation_loss_ = *loss_sum / static_cast<double>(tokens);
+  const TensorView losses = losses_buffer_.Tensor(DType::kF32, {config_.batch.micro_batch_tokens});
+  absl::StatusOr<double> loss =
+      evaluation_.Run(*model_, state_->weights(), losses, transport_, ring_workspace_, stream_);
+  if (!loss.ok()) return loss.status();
+  validation_loss_ = *loss;
   if (!leader()) return absl::OkStatus();
   WarnUnless(metrics_.AppendEvaluation(run_.step, checkpoints_->generation(), validation_loss_,
-                                       tokens, SecondsSince(begin)));
+                                       evaluation_.tokens(), SecondsSince(begin)));
   log_->Info(absl::StrFormat("validation after step %d: loss %.4f over %s targets", run_.step,
-                             validation_loss_, ShortCount(static_cast<double>(tokens))));
+                             validation_loss_,
+                             ShortCount(static_cast<double>(evaluation_.tokens()))));
+  return absl::OkStatus();
+}
+
+absl::Status Trainer::RefitCost() {
+  // PlanAhead has planned kDepth steps at most behind the one that was asked for last.
+  const int64_t from_step = run_.step + PlanAhead::kDepth + 1;
+  absl::StatusOr<CostRefitResult> fit = refit_->Fit(from_step, transport_);
+  if (!fit.ok()) return fit.status();
+  if (!fit->adopted.has_value()) return absl::OkStatus();
+  plans_->ChangeCost(*fit->adopted);
+  run_.costs.push_back(*fit->adopted);
+  log_->Info(absl::StrFormat(
+      "cost model %d from step %d on, fitted to %d micro-batches: median error %.1f%% (%.1f%% with "
+      "the one before)",
+      fit->adopted->version, fit->adopted->from_step + 1, fit->samples, 100 * fit->median_error,
+      100 * fit->present_median_error));
   return absl::OkStatus();
 }
 
@@ -561,8 +512,14 @@ absl::Status Trainer::Run() {
   absl::StatusOr<PlanRequest> request =
       PlanRequestOf(config_, run_.model, transport_.size(), transport_.ranks_on_node());
   if (!request.ok()) return request.status();
-  plans_ = std::make_unique<PlanAhead>(*dataset_, *planner_, *std::move(request),
-                                       config_.batch.tokens, run_.cursor, run_.step, end);
+  if (config_.planner.cost == "refit") {
+    refit_ = run_.costs.empty() ? std::make_unique<CostRefit>(request->cost, 0)
+                                : std::make_unique<CostRefit>(CostOf(run_.costs.back().units),
+                                                              run_.costs.back().version);
+  }
+  plans_ =
+      std::make_unique<PlanAhead>(*dataset_, *planner_, *std::move(request), config_.batch.tokens,
+                                  run_.cursor, run_.step, end, run_.costs);
   absl::StatusOr<PreparedStep> current = Prepare();
   if (absl::Status status = Agree(transport_, current.status()); !status.ok()) return status;
   const int64_t interval = config_.checkpoint.interval.steps,
@@ -571,6 +528,9 @@ absl::Status Trainer::Run() {
     PreparedStep next;
     const bool last = run_.step + 1 == end;
     if (absl::Status status = Step(*current, last ? nullptr : &next); !status.ok()) return status;
+    if (refit_ != nullptr && !last && refit_->Due()) {
+      if (absl::Status status = RefitCost(); !status.ok()) return status;
+    }
     if (evaluate > 0 && run_.step % evaluate == 0 && run_.step < config_.run.steps) {
       if (absl::Status status = Evaluate(); !status.ok()) return status;
     }

@@ -65,17 +65,38 @@ TEST_F(PlanAheadTest, CostChangesFromTheAnnouncedStepOn) {
   CostModel other = request_.cost;
   other.attention_seconds_per_pair = 1e-6;
   other.ring_step_seconds = 1e-2;
+  other = CostOf(UnitsOf(other));  // as ranks tell each other
   constexpr int64_t kFrom = 3 + PlanAhead::kDepth;
   PlanAhead plans(*dataset_, *planner_, request_, 500, dataset_->Begin(), 0, 20);
   for (int64_t step = 0; step < 20; ++step) {
     // However far the thread is ahead, the change is not too late.
-    if (step == 2) plans.ChangeCost(kFrom, other);
+    if (step == 2) plans.ChangeCost({1, kFrom, UnitsOf(other)});
     const absl::StatusOr<PlannedStep> planned = plans.Next();
     ASSERT_TRUE(planned.ok()) << planned.status();
     const CostModel& cost = step < kFrom ? request_.cost : other;
     EXPECT_EQ(planned->plan_hash, HashOf(PlanOf(step, cost))) << "step " << step;
+    EXPECT_EQ(planned->cost_version, step < kFrom ? 0 : 1);
     EXPECT_EQ(planned->plan.certificate.makespan_seconds,
               PlanOf(step, cost).certificate.makespan_seconds);
+  }
+}
+
+TEST_F(PlanAheadTest, GoesOnWithTheCostsOfARunBefore) {
+  CostModel second = request_.cost, third = request_.cost;
+  second.attention_seconds_per_pair = 1e-6;
+  third.micro_batch_seconds = 1e-3;
+  const std::vector<CostVersion> costs = {
+      {1, 2, {1, 1, 1, 1, 1}}, {2, 4, UnitsOf(second)}, {3, 8, UnitsOf(third)}};
+  DataCursor cursor = dataset_->Begin();
+  for (int step = 0; step < 6; ++step) dataset_->NextBatch(cursor, 500);
+  PlanAhead plans(*dataset_, *planner_, request_, 500, cursor, 6, 12, costs);
+  for (int64_t step = 6; step < 12; ++step) {
+    const absl::StatusOr<PlannedStep> planned = plans.Next();
+    ASSERT_TRUE(planned.ok()) << planned.status();
+    EXPECT_EQ(planned->cost_version, step < 8 ? 2 : 3);
+    const CostVersion& cost = costs[step < 8 ? 1 : 2];
+    EXPECT_EQ(planned->plan.certificate.makespan_seconds,
+              PlanOf(step, CostOf(cost.units)).certificate.makespan_seconds);
   }
 }
 

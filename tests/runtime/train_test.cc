@@ -134,6 +134,24 @@ TEST_F(TrainTest, ResumeIsBitIdentical) {
   EXPECT_EQ(StateHash("parts"), StateHash("whole"));
 }
 
+TEST_F(TrainTest, ARefitCostModelChangesPlansAtOneStepAndSurvivesAResume) {
+  config_.run.steps = 24;
+  config_.batch.micro_batch_tokens = 160;
+  ASSERT_TRUE(TrainOn(2, "fixed").ok());
+  config_.planner.cost = "refit";
+  ASSERT_TRUE(TrainOn(2, "refit", "", /*stop_after=*/10).ok());
+  // Announced after step 8, stored before it is in effect.
+  EXPECT_EQ(Losses("refit", "cost_version").at(10), 0);
+  ASSERT_TRUE(TrainOn(2, "refit", "auto").ok());
+  const std::map<int64_t, double> versions = Losses("refit", "cost_version");
+  for (int64_t step = 11; step <= 15; ++step) EXPECT_EQ(versions.at(step), step < 14 ? 0 : 1);
+  // The nominal model is far from this machine: the first fit is adopted.
+  EXPECT_GE(versions.at(24), 1);
+  // Who computes what changes no loss.
+  for (const auto& [step, loss] : Losses("fixed"))
+    EXPECT_NEAR(Losses("refit").at(step), loss, 1e-4 * loss) << step;
+}
+
 TEST_F(TrainTest, ResumeOnOtherRanksContinues) {
   config_.run.steps = 12;
   config_.batch.micro_batch_tokens = 160;
