@@ -6,72 +6,29 @@
 #include <string>
 #include <vector>
 
-#include "corpus.h"
 #include "gtest/gtest.h"
-#include "parallel/transport/rank_threads.h"
 #include "runtime/metrics/norm_log.h"
-#include "runtime/train/agreement.h"
 #include "runtime/train/run_schedule.h"
-#include "runtime/train/trainer.h"
-#include "temporary_directory.h"
+#include "train_fixture.h"
 
 namespace longspan {
 namespace {
 
-class RecordingTest : public testing::Test {
+class RecordingTest : public TrainFixture {
  protected:
-  void SetUp() override {
-    const std::string corpus = directory_.path() + "/corpus.h5";
-    WriteCorpus(corpus, {299, 3, 150, 1, 77, 41, 260, 12, 180, 95, 30, 220, 64, 8});
-    config_.run.directory = directory_.path();
+  RecordingTest() {
     config_.run.steps = 10;
-    config_.data.sources = {{corpus, 1.0}};
     config_.data.validation.share = 0;
     config_.model.layers = 1;
-    config_.model.width = 32;
-    config_.model.heads = 4;
-    config_.model.kv_heads = 2;
-    config_.model.ffn = 80;
-    config_.batch.tokens = 500;
-    config_.batch.micro_batch_tokens = 300;
-    config_.schedule.peak = 3e-3;
     config_.optimizer.clip = 0.5;
     config_.checkpoint.interval.steps = 100;
   }
 
-  absl::Status TrainOn(int ranks, const std::string& name, const std::string& resume = "",
-                       int64_t stop_after = 0) {
-    config_.run.name = name;
-    TrainRequest request;
-    request.config = config_;
-    request.entries = {{"run.steps", std::to_string(config_.run.steps), "test", false},
-                       {"schedule.peak", std::to_string(config_.schedule.peak), "test", false}};
-    request.resume = resume;
-    request.stop_after = stop_after;
-    absl::Status agreed;
-    RankThreadOptions options;
-    options.timeout = absl::Seconds(100);
-    const absl::Status status = RunRanks(
-        ranks,
-        [&](Transport& transport, Device& device) {
-          absl::Status mine = Train(request, transport, device);
-          if (!IsAgreed(mine)) return mine;
-          if (transport.rank() == 0) agreed = mine;
-          return absl::OkStatus();
-        },
-        options);
-    return agreed.ok() ? status : agreed;
-  }
-
-  std::string Folder(const std::string& name) const { return directory_.path() + "/" + name; }
   NormLogContents Read(const std::string& name) const {
     absl::StatusOr<NormLogContents> contents = ReadNormLog(Folder(name) + "/norms.h5");
     EXPECT_TRUE(contents.ok()) << contents.status().ToString();
     return contents.ok() ? *contents : NormLogContents();
   }
-
-  TemporaryDirectory directory_;
-  RunConfig config_;
 };
 
 void ExpectSame(const NormLogContents& a, const NormLogContents& b, double tolerance) {

@@ -13,61 +13,20 @@
 #include "corpus.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
-#include "parallel/transport/rank_threads.h"
-#include "runtime/train/agreement.h"
-#include "temporary_directory.h"
+#include "train_fixture.h"
 
 namespace longspan {
 namespace {
 
-class TrainTest : public testing::Test {
+class TrainTest : public TrainFixture {
  protected:
-  void SetUp() override {
-    corpus_ = directory_.path() + "/corpus.h5";
-    WriteCorpus(corpus_, {299, 3, 150, 1, 77, 41, 260, 12, 180, 95, 30, 220, 64, 8});
-    config_.run.directory = directory_.path();
+  TrainTest() {
     config_.run.steps = 30;
-    config_.data.sources = {{corpus_, 1.0}};
     config_.data.validation.share = 0.2;
     config_.model.layers = 2;
-    config_.model.width = 32;
-    config_.model.heads = 4;
-    config_.model.kv_heads = 2;
-    config_.model.ffn = 80;
-    config_.batch.tokens = 500;
-    config_.batch.micro_batch_tokens = 300;
-    config_.schedule.peak = 3e-3;
     config_.checkpoint.interval.steps = 10;
     config_.metrics.evaluate_every = 10;
   }
-
-  absl::Status TrainOn(int ranks, const std::string& name, const std::string& resume = "",
-                       int64_t stop_after = 0, const std::atomic<bool>* stop = nullptr) {
-    config_.run.name = name;
-    TrainRequest request;
-    request.config = config_;
-    request.entries = {
-        {"batch.tokens", std::to_string(config_.batch.tokens), "test", /*fixed=*/true},
-        {"schedule.peak", std::to_string(config_.schedule.peak), "test", /*fixed=*/false}};
-    request.resume = resume;
-    request.stop_after = stop_after;
-    request.stop_requested = stop;
-    absl::Status agreed;
-    RankThreadOptions options;
-    options.timeout = absl::Seconds(100);
-    const absl::Status status = RunRanks(
-        ranks,
-        [&](Transport& transport, Device& device) {
-          absl::Status mine = Train(request, transport, device);
-          if (!IsAgreed(mine)) return mine;
-          if (transport.rank() == 0) agreed = mine;
-          return absl::OkStatus();
-        },
-        options);
-    return agreed.ok() ? status : agreed;
-  }
-
-  std::string Folder(const std::string& name) const { return directory_.path() + "/" + name; }
 
   // Losses by step; of the latest attempt where there are several.
   std::map<int64_t, double> Losses(const std::string& name, const char* key = "loss") const {
@@ -95,10 +54,6 @@ class TrainTest : public testing::Test {
     std::ifstream manifest(Folder(name) + "/checkpoints/" + step + "/manifest.json");
     return nlohmann::json::parse(manifest)["state_hash"].dump();
   }
-
-  TemporaryDirectory directory_;
-  std::string corpus_;
-  RunConfig config_;
 };
 
 TEST_F(TrainTest, ThirtyStepsAgreeOnOneToFourRanks) {
