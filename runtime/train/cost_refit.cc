@@ -142,7 +142,8 @@ CostRefitResult CostRefit::FitTo(const std::vector<Sample>& samples) const {
 absl::StatusOr<CostRefitResult> CostRefit::Fit(int64_t from_step, Transport& transport) {
   std::string mine;
   for (const std::vector<Sample>& step : samples_) {
-    mine.append(reinterpret_cast<const char*>(step.data()), step.size() * sizeof(Sample));
+    if (!step.empty())
+      mine.append(reinterpret_cast<const char*>(step.data()), step.size() * sizeof(Sample));
   }
   absl::StatusOr<std::vector<std::string>> all = transport.AllGatherBytes(mine);
   if (!all.ok()) return all.status();
@@ -150,6 +151,7 @@ absl::StatusOr<CostRefitResult> CostRefit::Fit(int64_t from_step, Transport& tra
   if (transport.rank() == 0) {
     std::vector<Sample> samples;
     for (const std::string& bytes : *all) {
+      if (bytes.empty()) continue;  // memcpy() takes no null pointer, not even for no bytes
       const size_t before = samples.size();
       samples.resize(before + bytes.size() / sizeof(Sample));
       std::memcpy(samples.data() + before, bytes.data(), bytes.size());
