@@ -6,7 +6,8 @@
 namespace longspan {
 
 std::vector<std::string> ApplyRetention(FileSystem& files, const CheckpointOptions& options,
-                                        const StepName& newest) {
+                                        const StepName& newest,
+                                        const std::set<std::string>& under_way) {
   std::vector<std::string> problems;
   const std::string& directory = options.directory;
   absl::StatusOr<std::vector<std::string>> names = files.List(directory);
@@ -37,7 +38,7 @@ std::vector<std::string> ApplyRetention(FileSystem& files, const CheckpointOptio
   }
   for (const std::string& name : *names) {
     const std::string path = JoinPath(directory, name);
-    if (!ParseStepDirectoryName(name)) continue;
+    if (!ParseStepDirectoryName(name) || under_way.count(path) > 0) continue;
     // Listed, not probed: an error must not look like a missing commit record.
     absl::StatusOr<std::vector<std::string>> content = files.List(path);
     if (!content.ok()) {
