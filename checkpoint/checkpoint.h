@@ -63,6 +63,8 @@ struct CheckpointInfo {
   int64_t generation = 0;
   int64_t step = 0;
   int ranks = 0;
+  int64_t bytes = 0;  // of all ranks' files
+  std::string time;   // of the commit, UTC, ISO 8601
   std::string run_id;
   std::string metadata;  // the JSON object given to Save
 };
@@ -113,11 +115,12 @@ absl::Status RestoreRegions(FileSystem& files, const CheckpointInfo& info,
 // tensors' bytes. DataLoss names every file and byte range that differ.
 absl::Status VerifyCheckpoint(FileSystem& files, const CheckpointInfo& info);
 
-// Names, shapes and dtypes of all tensors of a checkpoint.
+// Names, shapes, dtypes and checksums of all tensors of a checkpoint.
 struct CheckpointTensor {
   std::string group, tensor;
   DType dtype = DType::kF32;
   std::vector<int64_t> global_shape;
+  uint64_t crc64 = 0;  // of the whole tensor's bytes, however it was cut among ranks
 };
 absl::StatusOr<std::vector<CheckpointTensor>> ListTensors(FileSystem& files,
                                                           const CheckpointInfo& info);

@@ -8,7 +8,6 @@
 #include "absl/strings/str_cat.h"
 #include "checkpoint/checksum.h"
 #include "checkpoint/manifest.h"
-#include "checkpoint/retention.h"
 #include "checkpoint/vote.h"
 
 namespace longspan {
@@ -216,8 +215,7 @@ absl::StatusOr<uint64_t> CommitStep(FileSystem& files, const CheckpointOptions& 
 }
 
 std::vector<std::string> FinishCommitted(FileSystem& files, const CheckpointOptions& options,
-                                         const StepName& name,
-                                         const std::set<std::string>& under_way) {
+                                         const StepName& name, const UnderWay& under_way) {
   std::vector<std::string> warnings;
   if (absl::Status status = ReplaceDurably(files, options.directory, kLatestName,
                                            absl::StrCat(StepDirectoryName(name), "\n"));

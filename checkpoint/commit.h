@@ -9,7 +9,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -17,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/rank_file.h"
+#include "checkpoint/retention.h"
 #include "checkpoint/step_directory.h"
 #include "parallel/transport/transport.h"
 
@@ -50,10 +50,9 @@ absl::StatusOr<uint64_t> CommitStep(FileSystem& files, const CheckpointOptions& 
                                     const std::string& metadata, const uint64_t* refused_hash);
 
 // Rank 0, after the commit: what may fail without taking the checkpoint back. Lines for what went
-// wrong. `under_way`: paths of step directories that are being written.
+// wrong. `under_way` as in ApplyRetention.
 std::vector<std::string> FinishCommitted(FileSystem& files, const CheckpointOptions& options,
-                                         const StepName& name,
-                                         const std::set<std::string>& under_way);
+                                         const StepName& name, const UnderWay& under_way);
 
 // Rank 0, after a failure of every rank's knowledge: removes the step directory where that can be
 // done, because a full disk needs the space.

@@ -385,12 +385,10 @@ class LazyWriter : public LazyCheckpointWriter {
       status = hash.status();
       if (hash.ok()) {
         last_hash_ = *hash;
-        std::set<std::string> others;
-        {
+        const auto others = [&](const std::string& directory) {
           const std::lock_guard lock(mutex_);
-          others = under_way_;
-        }
-        others.erase(flight.directory);
+          return directory != flight.directory && under_way_.count(directory) > 0;
+        };
         for (const std::string& warning : FinishCommitted(files_, options_, flight.name, others)) {
           absl::StrAppend(&lines, warning, "\n");
         }

@@ -69,7 +69,7 @@ class SynchronousWriter : public CheckpointWriter {
     std::vector<std::string> warnings;
     if (transport_.rank() == 0) {
       mine = CommitStep(files_, options_, name, *votes, metadata, nullptr).status();
-      if (mine.ok()) warnings = FinishCommitted(files_, options_, name, {});
+      if (mine.ok()) warnings = FinishCommitted(files_, options_, name, nullptr);
     }
     std::string lines;
     for (const std::string& warning : warnings) lines += warning + "\n";
