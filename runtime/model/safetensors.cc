@@ -62,7 +62,8 @@ absl::Status ListFile(const std::string& path, std::map<std::string, Safetensors
   }
   const int64_t data = 8 + static_cast<int64_t>(header_bytes);
   try {
-    for (const auto& [name, value] : Json::parse(header).items()) {
+    const Json tensors = Json::parse(header);
+    for (const auto& [name, value] : tensors.items()) {
       if (name == "__metadata__") continue;
       SafetensorsEntry entry;
       entry.path = path;

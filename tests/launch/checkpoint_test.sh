@@ -81,7 +81,7 @@ for family in llama gpt2; do
   loss() { sed -n 's/.*"loss":\([-0-9.e+]*\),.*"step":'"$2"',.*/\1/p' "runs/$1/metrics.jsonl"; }
   awk -v fresh="$(loss "$family" 1)" -v more="$(loss "$family-more" 1)" 'BEGIN { exit !(more > 0 && more < fresh) }' ||
     fail "model.init: first loss $(loss "$family-more" 1), from random weights $(loss "$family" 1)"
-  run train run.toml --set run.name=wrong --set "model.init=\"$family-model\"" "${more[@]}" --set model.layers=3 &&
+  run train run.toml --set "run.name=wrong-$family" --set "model.init=\"$family-model\"" "${more[@]}" --set model.layers=3 &&
     fail "another number of layers"
   grep -q 'model.layers = 2 (here 3)' err.txt || fail "the difference is not named"
 done
