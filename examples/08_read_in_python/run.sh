@@ -16,7 +16,7 @@ mkdir -p "$folder" && cd "$folder" && rm -rf runs model
 "$longspan" data build "$here/../../optim" --extensions .cc,.h --out code.h5
 "$longspan" train "$here/../04_stop_and_resume/stop.toml" --ranks 3 --stop-after 2
 step=runs/stop/checkpoints/$(cat runs/stop/checkpoints/latest)
-"$python" "$here/read_checkpoint.py" "$step" | head -n 5
+"$python" "$here/read_checkpoint.py" "$step" | sed -n 1,5p
 "$longspan" checkpoint export runs/stop --out model --shard 1
 
 "$python" - "$here" "$step" <<'PYTHON'
