@@ -175,18 +175,21 @@ class IoUring : public WriteEngine {
   // On the reaper, without the mutex.
   void Ended(Write* write, int result) {
     const bool again = result == -EINTR || result == -EAGAIN;
+    // Locked before `write` is looked at: that it was filled in earlier, only the kernel could
+    // tell.
+    std::unique_lock lock(mutex_);
     if (result > 0) write->written += result;
     const bool more = write->written < write->request.bytes;
     if (again || (result > 0 && more)) {
-      const std::lock_guard lock(mutex_);
       --under_way_;
       waiting_.push_front(write);
       Pump();
       return;
     }
+    lock.unlock();
     write->request.done(result < 0 ? -result : (more ? EIO : 0));
     delete write;
-    const std::lock_guard lock(mutex_);
+    lock.lock();
     --under_way_;
     Pump();
     if (stop_ && under_way_ == 0 && waiting_.empty()) Wake();
