@@ -1,8 +1,9 @@
 // Checkpoints: named ranges of tensors -> durable, committed, verifiable files, and back on any
 // number of ranks.
 //
-// Format: FORMAT.md. Saving here is synchronous and collective. The order of syncs and the commit
-// record are what makes a checkpoint count: a directory without a valid COMMIT is never restored.
+// Format: FORMAT.md. Saving here is synchronous and collective; lazy_writer.h saves in the
+// background. The order of syncs and the commit record are what makes a checkpoint count: a
+// directory without a valid COMMIT is never restored.
 #ifndef LONGSPAN_CHECKPOINT_CHECKPOINT_H_
 #define LONGSPAN_CHECKPOINT_CHECKPOINT_H_
 
@@ -28,6 +29,9 @@ struct StateRegion {
   int64_t flat_begin = 0;             // elements of the flattened tensor
   int64_t flat_end = 0;
   void* data = nullptr;  // flat_end - flat_begin elements
+  // Which of the owner's updates changes this memory: a lazy snapshot tells, gate by gate, when
+  // memory may change again. 0, 1, ...; regions come in ascending order of gates.
+  int gate = 0;
 };
 
 struct CheckpointOptions {
@@ -41,7 +45,13 @@ struct CheckpointOptions {
 struct SaveReport {
   std::string directory;  // of the committed step
   int64_t bytes = 0;      // of this rank's file
-  double seconds = 0;
+  double seconds = 0;     // from the call until the step was committed
+  // Of lazy saves, on this rank:
+  double copy_seconds = 0;   // until the state might change again, from the moment it was complete
+  double write_seconds = 0;  // from the first write until the file was synced
+  double pool_seconds = 0;   // of copy_seconds: waiting for memory of the pool
+  double processor_seconds = 0;  // in the background
+  int64_t backlog_bytes = 0;     // of older saves, not yet handed to the disk when this one began
   // What went wrong after the commit, which stands: `latest` not updated, an old checkpoint not
   // removed. Alike on all ranks.
   std::vector<std::string> warnings;
@@ -53,6 +63,8 @@ struct CheckpointInfo {
   int64_t generation = 0;
   int64_t step = 0;
   int ranks = 0;
+  int64_t bytes = 0;  // of all ranks' files
+  std::string time;   // of the commit, UTC, ISO 8601
   std::string run_id;
   std::string metadata;  // the JSON object given to Save
 };
@@ -103,11 +115,12 @@ absl::Status RestoreRegions(FileSystem& files, const CheckpointInfo& info,
 // tensors' bytes. DataLoss names every file and byte range that differ.
 absl::Status VerifyCheckpoint(FileSystem& files, const CheckpointInfo& info);
 
-// Names, shapes and dtypes of all tensors of a checkpoint.
+// Names, shapes, dtypes and checksums of all tensors of a checkpoint.
 struct CheckpointTensor {
   std::string group, tensor;
   DType dtype = DType::kF32;
   std::vector<int64_t> global_shape;
+  uint64_t crc64 = 0;  // of the whole tensor's bytes, however it was cut among ranks
 };
 absl::StatusOr<std::vector<CheckpointTensor>> ListTensors(FileSystem& files,
                                                           const CheckpointInfo& info);

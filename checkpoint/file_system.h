@@ -1,6 +1,6 @@
 // FileSystem: every file operation of a checkpoint goes through this interface, so that tests can
-// record the order of syncs, inject errors and enumerate crash states, and so that other ways to
-// write (io_uring) can take its place.
+// record the order of syncs, inject errors and enumerate crash states, and so that faster ways to
+// write (storage.h) can take its place.
 //
 // Thread-safety: implementations are thread-safe; one File is used by one thread at a time unless
 // it says otherwise. Errors: absl::Status with the operation, the path and the system's reason;
@@ -10,6 +10,7 @@
 #define LONGSPAN_CHECKPOINT_FILE_SYSTEM_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -25,6 +26,12 @@ class File {
  public:
   virtual ~File() = default;
   virtual absl::Status WriteAt(int64_t offset, const void* data, int64_t bytes) = 0;
+  // Told how a write ended, on any thread; must not block.
+  using WriteDone = std::function<void(const absl::Status&)>;
+  // Starts to write and returns, as a rule before the bytes are written; `data` stays as it is
+  // until `done` is called. Several writes of one file, to different places, may be under way; the
+  // file is synced and closed after all of them. Here: WriteAt, then `done`.
+  virtual void StartWrite(int64_t offset, const void* data, int64_t bytes, WriteDone done);
   // Reads exactly `bytes`; DataLoss if the file ends before.
   virtual absl::Status ReadAt(int64_t offset, void* data, int64_t bytes) = 0;
   virtual absl::StatusOr<int64_t> Size() = 0;
@@ -50,6 +57,14 @@ class FileSystem {
   // Names, sorted, without "." and "..".
   virtual absl::StatusOr<std::vector<std::string>> List(const std::string& path) = 0;
   virtual bool Exists(const std::string& path) = 0;
+
+  // Memory that later writes take their bytes from, so that it can be made known to the kernel
+  // once. A hint: writes from anywhere else work as well. The memory outlives the file system or is
+  // withdrawn, with no write from it under way.
+  virtual void RegisterMemory(const void* /*data*/, int64_t /*bytes*/) {}
+  virtual void WithdrawMemory(const void* /*data*/) {}
+  // How StartWrite gets bytes to the disk, and why in that way, in words.
+  virtual std::string description() const { return "one pwrite at a time"; }
 
   absl::StatusOr<std::string> ReadAll(const std::string& path);
 };

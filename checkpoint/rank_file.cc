@@ -13,12 +13,9 @@
 #include <mutex>
 #include <set>
 
-#include "checkpoint/checksum.h"
-
 namespace longspan {
 namespace {
 
-constexpr int64_t kWriteBytes = int64_t{16} << 20;  // one WriteAt; a multiple of kChunkBytes
 constexpr int64_t kSmallestHead = 4096;
 // A data set with its four attributes takes more than this: where the search for the block's size
 // starts.
@@ -320,57 +317,6 @@ absl::StatusOr<RankFileLayout> BuildRankFileLayout(const RankFileIdentity& ident
   }
   return absl::InternalError("no HDF5 metadata block up to " + std::to_string(kLargestHead) +
                              " bytes holds " + std::to_string(regions.size()) + " regions");
-}
-
-absl::StatusOr<RankFileSums> WriteRankFile(const RankFileLayout& layout,
-                                           const std::vector<StateRegion>& regions, File& file) {
-  if (absl::Status status = file.Reserve(layout.bytes); !status.ok()) return status;
-
-  // The file as a list of parts, in file order: the head, then every region with data.
-  struct Part {
-    const char* data;
-    int64_t begin, end;
-    int region;  // -1: the head
-  };
-  std::vector<Part> parts = {{layout.head.data(), 0, layout.data_begin, -1}};
-  for (size_t i = 0; i < regions.size(); ++i) {
-    if (layout.offsets[i] < 0) continue;
-    parts.push_back({static_cast<const char*>(regions[i].data), layout.offsets[i],
-                     layout.offsets[i] + RegionBytes(regions[i]), static_cast<int>(i)});
-  }
-
-  RankFileSums sums;
-  sums.region_crc64.assign(regions.size(), 0);
-  const size_t buffer_bytes = static_cast<size_t>(std::min(kWriteBytes, layout.bytes));
-  const std::unique_ptr<char[]> buffer(new char[buffer_bytes]);
-  size_t first = 0;  // part that holds the write's first byte
-  for (int64_t begin = 0; begin < layout.bytes; begin += kWriteBytes) {
-    const int64_t end = std::min(begin + kWriteBytes, layout.bytes);
-    while (parts[first].end <= begin) ++first;
-    const char* bytes = buffer.get();
-    for (size_t p = first; p < parts.size() && parts[p].begin < end; ++p) {
-      const Part& part = parts[p];
-      const int64_t from = std::max(begin, part.begin);
-      const int64_t to = std::min(end, part.end);
-      const char* source = part.data + (from - part.begin);
-      if (part.region >= 0) {
-        uint64_t& crc = sums.region_crc64[part.region];
-        crc = ExtendCrc64(crc, source, to - from);
-      }
-      if (from == begin && to == end) {
-        bytes = source;  // one part fills the write: no copy
-      } else {
-        std::memcpy(buffer.get() + (from - begin), source, static_cast<size_t>(to - from));
-      }
-    }
-    for (int64_t chunk = begin; chunk < end; chunk += kChunkBytes) {
-      sums.chunk_crc32c.push_back(
-          Crc32c(bytes + (chunk - begin), std::min(kChunkBytes, end - chunk)));
-    }
-    if (absl::Status status = file.WriteAt(begin, bytes, end - begin); !status.ok()) return status;
-  }
-  if (absl::Status status = file.Sync(); !status.ok()) return status;
-  return sums;
 }
 
 }  // namespace longspan

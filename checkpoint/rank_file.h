@@ -7,13 +7,17 @@
 #ifndef LONGSPAN_CHECKPOINT_RANK_FILE_H_
 #define LONGSPAN_CHECKPOINT_RANK_FILE_H_
 
+#include <condition_variable>
 #include <cstdint>
+#include <functional>
+#include <mutex>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/host_pool.h"
 
 namespace longspan {
 
@@ -52,10 +56,73 @@ struct RankFileSums {
   std::vector<uint64_t> region_crc64;  // of region i's bytes
 };
 
-// Streams head and regions into `file` in large aligned writes and syncs it. `regions` are those of
-// the layout, with memory that nobody changes meanwhile.
+// The file goes out in pieces of kPieceBytes, the last one shorter: what is copied, checksummed and
+// written at a time. Pieces cross the borders of regions.
+inline constexpr int64_t kPieceBytes = 2 * kChunkBytes;
+int64_t PieceCount(const RankFileLayout& layout);
+// Bytes of one piece.
+int64_t PieceBytes(const RankFileLayout& layout, int64_t piece);
+// The last piece that holds a byte of region i; 0 for one without bytes.
+int64_t LastPiece(const RankFileLayout& layout, const std::vector<StateRegion>& regions, int64_t i);
+
+// Copies host or device memory to host memory.
+using CopyBytes = std::function<void(void* to, const void* from, int64_t bytes)>;
+
+// The pieces of one file, filled and written: `layout` and `regions` belong together and outlive
+// it. CopyPiece and the other functions may run on two threads; each on one at a time.
+class RankFileStream {
+ public:
+  RankFileStream(const RankFileLayout& layout, const std::vector<StateRegion>& regions);
+
+  // Fills `to` (kPieceBytes) with a piece, from the head and the regions' memory; pieces in order.
+  void CopyPiece(int64_t piece, char* to, const CopyBytes& copy);
+  // Adds the checksums of a piece to `sums`; pieces in order.
+  void AddSums(int64_t piece, const char* bytes, RankFileSums& sums);
+
+ private:
+  struct Part {
+    const char* data;
+    int64_t begin, end;  // in the file
+    int region;          // -1: the head
+  };
+  template <typename Visit>
+  void ForParts(int64_t piece, size_t& first, const Visit& visit) const;
+
+  const RankFileLayout& layout_;
+  std::vector<Part> parts_;                     // in file order
+  size_t first_copied_ = 0, first_summed_ = 0;  // parts that are not yet through
+};
+
+// Checksums pieces and writes them, several at a time.
+class RankFileWriter {
+ public:
+  // `file` is new and empty. All of these outlive the writer; Finish comes before its end.
+  RankFileWriter(const RankFileLayout& layout, RankFileStream& stream, File& file, HostPool& pool);
+  ~RankFileWriter();
+  // Takes over `chunk`, of the pool, that holds a piece; gives it back when it is written. Pieces
+  // in order, on one thread.
+  void Write(int64_t piece, char* chunk);
+  // Waits for the writes and syncs the file. The first failure, if any.
+  absl::StatusOr<RankFileSums> Finish();
+
+ private:
+  const RankFileLayout& layout_;
+  RankFileStream& stream_;
+  File& file_;
+  HostPool& pool_;
+  RankFileSums sums_;
+  std::mutex mutex_;
+  std::condition_variable ended_;
+  int64_t under_way_ = 0;
+  absl::Status failure_;
+};
+
+// Reserves the space, streams head and regions into `file` and syncs it. `regions` are those of the
+// layout, with memory that nobody changes meanwhile. `pool`: chunks of kPieceBytes, at least one of
+// which is free or will be.
 absl::StatusOr<RankFileSums> WriteRankFile(const RankFileLayout& layout,
-                                           const std::vector<StateRegion>& regions, File& file);
+                                           const std::vector<StateRegion>& regions, File& file,
+                                           HostPool& pool);
 
 }  // namespace longspan
 

@@ -30,6 +30,7 @@ CheckpointInfo InfoOf(const Manifest& manifest, const std::string& directory) {
   info.generation = manifest.generation;
   info.step = manifest.step;
   info.ranks = static_cast<int>(manifest.files.size());
+  for (const ManifestFile& file : manifest.files) info.bytes += file.bytes;
   info.run_id = manifest.run_id;
   info.metadata = manifest.run;
   return info;
@@ -141,9 +142,12 @@ absl::Status ReadCopies(FileSystem& files, const std::string& path, const Manife
 
 absl::StatusOr<CheckpointInfo> ReadCheckpointInfo(FileSystem& files,
                                                   const std::string& step_directory) {
-  absl::StatusOr<Manifest> manifest = ReadCommittedManifest(files, step_directory);
+  CommitRecord record;
+  absl::StatusOr<Manifest> manifest = ReadCommittedManifest(files, step_directory, &record);
   if (!manifest.ok()) return manifest.status();
-  return InfoOf(*manifest, step_directory);
+  CheckpointInfo info = InfoOf(*manifest, step_directory);
+  info.time = record.time;
+  return info;
 }
 
 absl::StatusOr<std::vector<CheckpointInfo>> ListCheckpoints(FileSystem& files,
@@ -235,7 +239,7 @@ absl::StatusOr<std::vector<CheckpointTensor>> ListTensors(FileSystem& files,
   if (!manifest.ok()) return manifest.status();
   std::vector<CheckpointTensor> tensors;
   for (const ManifestTensor& tensor : manifest->tensors) {
-    tensors.push_back({tensor.group, tensor.tensor, tensor.dtype, tensor.shape});
+    tensors.push_back({tensor.group, tensor.tensor, tensor.dtype, tensor.shape, tensor.crc64});
   }
   return tensors;
 }

@@ -6,7 +6,7 @@
 namespace longspan {
 
 std::vector<std::string> ApplyRetention(FileSystem& files, const CheckpointOptions& options,
-                                        const StepName& newest) {
+                                        const StepName& newest, const UnderWay& under_way) {
   std::vector<std::string> problems;
   const std::string& directory = options.directory;
   absl::StatusOr<std::vector<std::string>> names = files.List(directory);
@@ -38,6 +38,8 @@ std::vector<std::string> ApplyRetention(FileSystem& files, const CheckpointOptio
   for (const std::string& name : *names) {
     const std::string path = JoinPath(directory, name);
     if (!ParseStepDirectoryName(name)) continue;
+    // Asked after the listing: a directory that was made since is not in it.
+    if (under_way && under_way(path)) continue;
     // Listed, not probed: an error must not look like a missing commit record.
     absl::StatusOr<std::vector<std::string>> content = files.List(path);
     if (!content.ok()) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <memory>
+#include <utility>
 
 #include "checkpoint/checksum.h"
 
@@ -124,7 +125,8 @@ absl::Status DeleteStepDirectory(FileSystem& files, const std::string& directory
   return files.Remove(directory);
 }
 
-absl::StatusOr<Manifest> ReadCommittedManifest(FileSystem& files, const std::string& directory) {
+absl::StatusOr<Manifest> ReadCommittedManifest(FileSystem& files, const std::string& directory,
+                                               CommitRecord* record) {
   const std::string commit_path = JoinPath(directory, kCommitName);
   const std::string manifest_path = JoinPath(directory, kManifestName);
   absl::StatusOr<std::string> commit_text = files.ReadAll(commit_path);
@@ -161,6 +163,7 @@ absl::StatusOr<Manifest> ReadCommittedManifest(FileSystem& files, const std::str
                                  " is missing although the step is committed");
     }
   }
+  if (record != nullptr) *record = *std::move(commit);
   return manifest;
 }
 

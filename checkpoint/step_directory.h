@@ -57,8 +57,9 @@ absl::Status DeleteStepDirectory(FileSystem& files, const std::string& directory
 
 // The manifest of a directory with a valid commit record. DataLoss, naming the file, if manifest,
 // commit record and directory listing do not fit each other; FailedPrecondition for a newer
-// version; NotFound without a commit record.
-absl::StatusOr<Manifest> ReadCommittedManifest(FileSystem& files, const std::string& directory);
+// version; NotFound without a commit record. `record`, if not null, gets the commit record.
+absl::StatusOr<Manifest> ReadCommittedManifest(FileSystem& files, const std::string& directory,
+                                               CommitRecord* record = nullptr);
 
 }  // namespace longspan
 

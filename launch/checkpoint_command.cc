@@ -1,23 +1,33 @@
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "checkpoint/checkpoint.h"
 #include "launch/commands.h"
+#include "launch/model_exchange.h"
 #include "nlohmann/json.hpp"
+#include "runtime/metrics/run_log.h"
 
 namespace longspan {
 namespace {
 
 struct Options {
   std::string path;
+  std::string other;  // of diff: the second one; of export and import: where to
+  int64_t shard_mib = 4096;
   bool json = false;
 };
 
-// Checkpoints of a run's folder, or the one of a step directory.
+// Checkpoints of a run's folder, newest first, or the one of a step directory.
 absl::StatusOr<std::vector<CheckpointInfo>> Find(const std::string& path,
                                                  std::vector<std::string>* skipped) {
   FileSystem& files = PosixFileSystem();
@@ -28,24 +38,84 @@ absl::StatusOr<std::vector<CheckpointInfo>> Find(const std::string& path,
   return std::vector<CheckpointInfo>{*std::move(one)};
 }
 
+absl::StatusOr<CheckpointInfo> FindNewest(const std::string& path) {
+  absl::StatusOr<std::vector<CheckpointInfo>> found = Find(path, nullptr);
+  if (!found.ok()) return found.status();
+  if (found->empty()) return absl::NotFoundError(absl::StrCat(path, ": no committed checkpoint"));
+  return found->front();
+}
+
+std::string NameOf(const CheckpointTensor& tensor) {
+  return absl::StrCat(tensor.group, "/", tensor.tensor);
+}
+
+std::string ShapeText(const std::vector<int64_t>& shape) {
+  return absl::StrCat("(", absl::StrJoin(shape, ", "), ")");
+}
+
 absl::Status List(const Options& options) {
   std::vector<std::string> skipped;
   absl::StatusOr<std::vector<CheckpointInfo>> found = Find(options.path, &skipped);
   if (!found.ok()) return found.status();
   for (const std::string& line : skipped) std::fprintf(stderr, "not committed: %s\n", line.c_str());
   nlohmann::json array = nlohmann::json::array();
-  if (!options.json) std::printf("%10s %10s %6s  %s\n", "step", "generation", "ranks", "directory");
+  if (!options.json)
+    std::printf("%10s %10s %6s %12s  %-20s  %s\n", "step", "generation", "ranks", "size",
+                "committed (UTC)", "directory");
   for (const CheckpointInfo& info : *found) {
     array.push_back({{"step", info.step},
                      {"generation", info.generation},
                      {"ranks", info.ranks},
+                     {"bytes", info.bytes},
+                     {"time", info.time},
                      {"directory", info.directory}});
     if (!options.json) {
-      std::printf("%10lld %10lld %6d  %s\n", static_cast<long long>(info.step),
-                  static_cast<long long>(info.generation), info.ranks, info.directory.c_str());
+      std::printf("%10lld %10lld %6d %12s  %-20s  %s\n", static_cast<long long>(info.step),
+                  static_cast<long long>(info.generation), info.ranks,
+                  ShortBytes(static_cast<double>(info.bytes)).c_str(), info.time.c_str(),
+                  info.directory.c_str());
     }
   }
   if (options.json) std::puts(array.dump(2).c_str());
+  return absl::OkStatus();
+}
+
+absl::Status Show(const Options& options) {
+  absl::StatusOr<CheckpointInfo> info = FindNewest(options.path);
+  if (!info.ok()) return info.status();
+  absl::StatusOr<std::vector<CheckpointTensor>> tensors = ListTensors(PosixFileSystem(), *info);
+  if (!tensors.ok()) return tensors.status();
+  if (options.json) {
+    nlohmann::json list = nlohmann::json::array();
+    for (const CheckpointTensor& tensor : *tensors) {
+      list.push_back({{"group", tensor.group},
+                      {"tensor", tensor.tensor},
+                      {"dtype", Name(tensor.dtype)},
+                      {"shape", tensor.global_shape},
+                      {"crc64", absl::StrFormat("%016x", tensor.crc64)}});
+    }
+    const nlohmann::json object = {
+        {"step", info->step},           {"generation", info->generation},
+        {"ranks", info->ranks},         {"bytes", info->bytes},
+        {"time", info->time},           {"run_id", info->run_id},
+        {"directory", info->directory}, {"run", nlohmann::json::parse(info->metadata)},
+        {"tensors", std::move(list)}};
+    std::puts(object.dump(2).c_str());
+    return absl::OkStatus();
+  }
+  std::printf("step %lld of run \"%s\", generation %lld, by %d %s, %s, committed %s\n%s\n",
+              static_cast<long long>(info->step), info->run_id.c_str(),
+              static_cast<long long>(info->generation), info->ranks,
+              info->ranks == 1 ? "rank" : "ranks",
+              ShortBytes(static_cast<double>(info->bytes)).c_str(), info->time.c_str(),
+              info->directory.c_str());
+  size_t width = 0;
+  for (const CheckpointTensor& tensor : *tensors) width = std::max(width, NameOf(tensor).size());
+  for (const CheckpointTensor& tensor : *tensors) {
+    std::printf("%-*s  %-4s  %016llx  %s\n", static_cast<int>(width), NameOf(tensor).c_str(),
+                Name(tensor.dtype), static_cast<unsigned long long>(tensor.crc64),
+                ShapeText(tensor.global_shape).c_str());
+  }
   return absl::OkStatus();
 }
 
@@ -62,24 +132,156 @@ absl::Status Verify(const Options& options) {
   return absl::OkStatus();
 }
 
+// A whole f32 tensor.
+absl::StatusOr<std::vector<float>> Read(const CheckpointInfo& info,
+                                        const CheckpointTensor& tensor) {
+  int64_t elements = 1;
+  for (int64_t dim : tensor.global_shape) elements *= dim;
+  std::vector<float> values(static_cast<size_t>(elements));
+  const absl::Status status = RestoreRegions(PosixFileSystem(), info,
+                                             {{tensor.group, tensor.tensor, tensor.dtype,
+                                               tensor.global_shape, 0, elements, values.data()}});
+  if (!status.ok()) return status;
+  return values;
+}
+
+// What a tensor that both have differs in; "" if in nothing.
+absl::StatusOr<std::string> Difference(const CheckpointInfo& info_a, const CheckpointTensor& a,
+                                       const CheckpointInfo& info_b, const CheckpointTensor& b) {
+  if (a.dtype != b.dtype || a.global_shape != b.global_shape) {
+    return absl::StrCat(Name(a.dtype), " ", ShapeText(a.global_shape), " against ", Name(b.dtype),
+                        " ", ShapeText(b.global_shape));
+  }
+  if (a.crc64 == b.crc64) return std::string();
+  if (a.dtype != DType::kF32) return std::string("other bytes");
+  absl::StatusOr<std::vector<float>> values_a = Read(info_a, a), values_b = Read(info_b, b);
+  if (!values_a.ok()) return values_a.status();
+  if (!values_b.ok()) return values_b.status();
+  int64_t different = 0;
+  double largest = 0;
+  for (size_t i = 0; i < values_a->size(); ++i) {
+    const float x = (*values_a)[i], y = (*values_b)[i];
+    if (x == y) continue;
+    ++different;
+    largest = std::max(largest, std::abs(static_cast<double>(x) - static_cast<double>(y)));
+  }
+  return absl::StrFormat("%d of %d elements differ, by %.3g at most", different, values_a->size(),
+                         largest);
+}
+
+absl::Status Diff(const Options& options) {
+  absl::StatusOr<CheckpointInfo> infos[] = {FindNewest(options.path), FindNewest(options.other)};
+  std::map<std::string, CheckpointTensor> tensors[2];
+  for (int side = 0; side < 2; ++side) {
+    if (!infos[side].ok()) return infos[side].status();
+    absl::StatusOr<std::vector<CheckpointTensor>> listed =
+        ListTensors(PosixFileSystem(), *infos[side]);
+    if (!listed.ok()) return listed.status();
+    for (const CheckpointTensor& tensor : *listed) tensors[side][NameOf(tensor)] = tensor;
+  }
+  std::map<std::string, std::string> differences;
+  for (const auto& [name, tensor] : tensors[1]) {
+    if (tensors[0].count(name) == 0) differences[name] = "only in the second";
+  }
+  for (const auto& [name, tensor] : tensors[0]) {
+    const auto other = tensors[1].find(name);
+    if (other == tensors[1].end()) {
+      differences[name] = "only in the first";
+      continue;
+    }
+    absl::StatusOr<std::string> difference =
+        Difference(*infos[0], tensor, *infos[1], other->second);
+    if (!difference.ok()) return difference.status();
+    if (!difference->empty()) differences[name] = *difference;
+  }
+  if (options.json) {
+    const nlohmann::json object = {{"first", infos[0]->directory},
+                                   {"second", infos[1]->directory},
+                                   {"tensors", tensors[0].size()},
+                                   {"differences", differences}};
+    std::puts(object.dump(2).c_str());
+  } else {
+    for (const auto& [name, difference] : differences)
+      std::printf("%s: %s\n", name.c_str(), difference.c_str());
+    if (differences.empty()) std::printf("the same %zu tensors\n", tensors[0].size());
+  }
+  if (differences.empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(differences.size(),
+                                                    " tensors differ between step ", infos[0]->step,
+                                                    " and step ", infos[1]->step));
+}
+
+absl::Status Export(const Options& options) {
+  absl::StatusOr<CheckpointInfo> info = FindNewest(options.path);
+  if (!info.ok()) return info.status();
+  if (absl::Status status = ExportModel(*info, options.other, options.shard_mib << 20);
+      !status.ok())
+    return status;
+  std::printf("%s: the model of step %lld\n", options.other.c_str(),
+              static_cast<long long>(info->step));
+  return absl::OkStatus();
+}
+
+absl::Status Import(const Options& options) {
+  if (absl::Status status = ImportModel(options.path, options.other); !status.ok()) return status;
+  std::printf("%s: the model of %s\n", options.other.c_str(), options.path.c_str());
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 void RegisterCheckpointCommand(CLI::App& root, SelectedCommand* selected) {
-  CLI::App* checkpoint = root.add_subcommand("checkpoint", "List and verify checkpoints");
+  CLI::App* checkpoint =
+      root.add_subcommand("checkpoint", "List, show, verify, compare and convert checkpoints");
   checkpoint->require_subcommand(1);
-  const auto add = [&](const char* name, const char* help, absl::Status (*run)(const Options&)) {
+  const char* kCheckpoint = "a run's folder (its newest checkpoint), or one checkpoint's directory";
+  const auto add = [&](const char* name, const char* help, const char* example,
+                       absl::Status (*run)(const Options&)) {
     auto options = std::make_shared<Options>();
     CLI::App* command = checkpoint->add_subcommand(name, help);
-    command->add_option("RUN", options->path, "a run's folder, or one checkpoint's directory")
-        ->required();
-    command->footer(absl::StrCat("Example:\n  longspan checkpoint ", name, " runs/quickstart"));
+    command->footer(absl::StrCat("Example:\n  longspan checkpoint ", name, " ", example));
     command->callback(
         [selected, options, run] { *selected = [options, run] { return run(*options); }; });
     return std::make_pair(command, options);
   };
-  const auto [list, list_options] = add("list", "Committed checkpoints, newest first", List);
+  const auto [list, list_options] =
+      add("list", "Committed checkpoints, newest first", "runs/quickstart", List);
+  list->add_option("RUN", list_options->path, "a run's folder, or one checkpoint's directory")
+      ->required();
   list->add_flag("--json", list_options->json, "as JSON");
-  add("verify", "Read every byte and compare with the manifest", Verify);
+
+  const auto [show, show_options] = add(
+      "show", "What a checkpoint holds: its tensors and their checksums", "runs/quickstart", Show);
+  show->add_option("CHECKPOINT", show_options->path, kCheckpoint)->required();
+  show->add_flag("--json", show_options->json, "as JSON, with the run's state");
+
+  const auto [verify, verify_options] =
+      add("verify", "Read every byte and compare with the manifest", "runs/quickstart", Verify);
+  verify->add_option("RUN", verify_options->path, "a run's folder, or one checkpoint's directory")
+      ->required();
+
+  const auto [diff, diff_options] =
+      add("diff", "Compare two checkpoints, tensor by tensor; fails where they differ",
+          "runs/a runs/b/checkpoints/step-00000200.g0001", Diff);
+  diff->add_option("FIRST", diff_options->path, kCheckpoint)->required();
+  diff->add_option("SECOND", diff_options->other, kCheckpoint)->required();
+  diff->add_flag("--json", diff_options->json, "as JSON");
+
+  const auto [to, to_options] =
+      add("export", "Write the model as Hugging Face safetensors with config.json",
+          "runs/quickstart --out model", Export);
+  to->add_option("CHECKPOINT", to_options->path, kCheckpoint)->required();
+  to->add_option("--out", to_options->other, "the directory to make")->required();
+  to->add_option("--shard", to_options->shard_mib,
+                 "MiB that one file holds at most; several files have an index")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+
+  const auto [from, from_options] =
+      add("import", "Make a run's folder with a Hugging Face model as its checkpoint of step 0",
+          "model --out runs/imported", Import);
+  from->add_option("DIRECTORY", from_options->path, "config.json and safetensors")->required();
+  from->add_option("--out", from_options->other, "the run's folder to make")->required();
 }
 
 }  // namespace longspan

@@ -109,15 +109,20 @@ absl::Status Parse(const toml::node& node, SaveInterval* out) {
     return absl::OkStatus();
   }
   const auto text = node.value_exact<std::string>();
+  if (text == "auto") {
+    *out = {0, 0, true};
+    return absl::OkStatus();
+  }
   double seconds = 0;
   if (text && absl::EndsWith(*text, "s") &&
       absl::SimpleAtod(text->substr(0, text->size() - 1), &seconds) && seconds > 0) {
     *out = {0, seconds};
     return absl::OkStatus();
   }
-  return WrongType("a number of updates, or a time such as \"30s\"");
+  return WrongType("a number of updates, a time such as \"30s\", or \"auto\"");
 }
 std::string Format(const SaveInterval& value) {
+  if (value.automatic) return "\"auto\"";
   if (value.steps > 0) return absl::StrCat(value.steps);
   return absl::StrCat("\"", value.seconds, "s\"");
 }
@@ -310,7 +315,8 @@ const std::vector<Key>& Table() {
       MakeKey("model", "rope_base", FIELD(model.rope_base), kFixed, "base of the rotary frequencies",
               AtLeast(VALUE(model.rope_base), 1)),
       MakeKey("model", "tie_embeddings", FIELD(model.tie_embeddings), kFixed, "output head = embedding"),
-      MakeKey("model", "init", FIELD(model.init), kMayChange, "\"random\"", OneOf(VALUE(model.init), {"random"})),
+      MakeKey("model", "init", FIELD(model.init), kMayChange,
+              "\"random\"; or a Hugging Face directory: config.json and safetensors"),
 
       MakeKey("batch", "tokens", FIELD(batch.tokens), kFixed, "targets an update, over all ranks",
               AtLeast(VALUE(batch.tokens), 1)),
@@ -386,11 +392,33 @@ const std::vector<Key>& Table() {
       MakeKey("planner", "ranks_per_node", FIELD(planner.ranks_per_node), kMayChange, "0: from MPI",
               AtLeast(VALUE(planner.ranks_per_node), 0)),
 
-      MakeKey("checkpoint", "interval", FIELD(checkpoint.interval), kMayChange, "updates, or a time such as \"30s\""),
+      MakeKey("checkpoint", "interval", FIELD(checkpoint.interval), kMayChange,
+              "updates; a time such as \"30s\"; or \"auto\": from what a save costs and mtbf"),
       MakeKey("checkpoint", "keep_last", FIELD(checkpoint.keep_last), kMayChange, "newest checkpoints kept",
               AtLeast(VALUE(checkpoint.keep_last), 1)),
       MakeKey("checkpoint", "keep_every", FIELD(checkpoint.keep_every), kMayChange,
               "steps that are multiples of this are kept for good; 0: none", AtLeast(VALUE(checkpoint.keep_every), 0)),
+      MakeKey("checkpoint", "mode", FIELD(checkpoint.mode), kMayChange,
+              "\"lazy\": in the background; \"synchronous\": training waits",
+              OneOf(VALUE(checkpoint.mode), {"lazy", "synchronous"})),
+      MakeKey("checkpoint", "when_busy", FIELD(checkpoint.when_busy), kMayChange,
+              "a save that would exceed in_flight: \"wait\", or \"skip\" it",
+              OneOf(VALUE(checkpoint.when_busy), {"wait", "skip"})),
+      MakeKey("checkpoint", "in_flight", FIELD(checkpoint.in_flight), kMayChange, "saves under way at a time",
+              AtLeast(VALUE(checkpoint.in_flight), 1)),
+      MakeKey("checkpoint", "pool", FIELD(checkpoint.pool), kMayChange,
+              "MiB of host memory a rank for saves under way; 0: one save, at most 1/8 of the memory",
+              AtLeast(VALUE(checkpoint.pool), 0)),
+      MakeKey("checkpoint", "timeout", FIELD(checkpoint.timeout), kMayChange,
+              "seconds that a save waits for other ranks before it fails", AtLeast(VALUE(checkpoint.timeout), 1)),
+      MakeKey("checkpoint", "max_failures", FIELD(checkpoint.max_failures), kMayChange,
+              "saves failed in a row that end the run; 0: any number may fail",
+              AtLeast(VALUE(checkpoint.max_failures), 0)),
+      MakeKey("checkpoint", "mtbf", FIELD(checkpoint.mtbf), kMayChange,
+              "hours between failures of one node, for interval \"auto\"", AtLeast(VALUE(checkpoint.mtbf), 0.001)),
+      MakeKey("checkpoint", "storage", FIELD(checkpoint.storage), kMayChange,
+              "\"auto\", \"io_uring\" or \"threads\": how bytes get to the disk",
+              OneOf(VALUE(checkpoint.storage), {"auto", "io_uring", "threads"})),
 
       MakeKey("metrics", "every", FIELD(metrics.every), kMayChange, "steps between two lines",
               AtLeast(VALUE(metrics.every), 1)),

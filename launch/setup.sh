@@ -30,6 +30,7 @@ libopenblas-dev       matrix products
 libhwy-dev            SIMD in our own kernels
 libhdf5-dev           token data sets and checkpoints
 libisal-dev           checksums (CRC32C)
+liburing-dev          asynchronous writes of checkpoints (io_uring)
 libabsl-dev           errors, strings, containers, time
 libtomlplusplus-dev   configuration files
 libcli11-dev          command line

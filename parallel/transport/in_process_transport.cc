@@ -11,24 +11,27 @@
 #include "kernels/device/check.h"
 #include "parallel/transport/in_process_meetings.h"
 #include "parallel/transport/in_process_messages.h"
+#include "parallel/transport/in_process_tagged.h"
 #include "parallel/transport/rank_order_sum.h"
 
 namespace longspan {
 
 struct InProcessNetwork::State {
   State(int size, const InProcessOptions& options)
-      : ranks(size), messages(size, options), meetings(size), connected(size) {}
+      : ranks(size), messages(size, options), meetings(size), tagged(size), connected(size) {}
 
   void Abort(const std::string& reason) {
     const absl::Status status =
         absl::UnavailableError(absl::StrCat("the job was aborted: ", reason));
     messages.Fail(status);
     meetings.Fail(status);
+    tagged.Fail(status);
   }
 
   const int ranks;
   InProcessMessages messages;
   InProcessMeetings meetings;
+  InProcessTagged tagged;
   std::vector<std::atomic<bool>> connected;
 };
 
@@ -61,6 +64,7 @@ class InProcessNetwork::Endpoint : public Transport {
   ~Endpoint() override {
     state_->messages.Leave(rank_);
     state_->meetings.Leave(rank_);
+    state_->tagged.Leave(rank_);
   }
 
   int rank() const override { return rank_; }
@@ -164,6 +168,17 @@ class InProcessNetwork::Endpoint : public Transport {
   }
 
   absl::Status Barrier() override { return MeetOnHost({"barrier", nullptr, ""}).status(); }
+
+  absl::Status SendTagged(int peer, std::string_view tag, std::string_view bytes) override {
+    LONGSPAN_CHECK(peer >= 0 && peer < size(), "tagged message: no such peer");
+    return state_->tagged.Send(rank_, peer, tag, bytes);
+  }
+  absl::StatusOr<std::string> ReceiveTagged(int peer, std::string_view tag,
+                                            absl::Duration timeout) override {
+    LONGSPAN_CHECK(peer >= 0 && peer < size(), "tagged message: no such peer");
+    return state_->tagged.Receive(rank_, peer, tag, timeout);
+  }
+  void DropTagged(std::string_view prefix) override { state_->tagged.Drop(rank_, prefix); }
 
   void Abort(const std::string& reason) override { state_->Abort(reason); }
   int64_t exchanged_bytes() const override { return exchanged_bytes_; }

@@ -20,6 +20,7 @@
 #include "kernels/device/memory.h"
 #include "parallel/transport/mpi_progress.h"
 #include "parallel/transport/mpi_status.h"
+#include "parallel/transport/mpi_tagged.h"
 #include "parallel/transport/rank_order_sum.h"
 
 namespace longspan {
@@ -93,6 +94,7 @@ struct Communicators {
   MPI_Comm exchange = MPI_COMM_NULL;
   MPI_Comm collective = MPI_COMM_NULL;
   MPI_Comm host = MPI_COMM_NULL;
+  MPI_Comm tagged = MPI_COMM_NULL;
   int rank = 0, size = 1;
   int rank_on_node = 0, ranks_on_node = 1;
 };
@@ -104,7 +106,7 @@ absl::StatusOr<Communicators> DuplicateWorld() {
   Communicators result;
   result.rank = rank_;
   LONGSPAN_MPI_RETURN_IF_ERROR(MPI_Comm_size(MPI_COMM_WORLD, &result.size));
-  for (MPI_Comm* copy : {&result.exchange, &result.collective, &result.host}) {
+  for (MPI_Comm* copy : {&result.exchange, &result.collective, &result.host, &result.tagged}) {
     LONGSPAN_MPI_RETURN_IF_ERROR(MPI_Comm_dup(MPI_COMM_WORLD, copy));
     LONGSPAN_MPI_RETURN_IF_ERROR(MPI_Comm_set_errhandler(*copy, MPI_ERRORS_RETURN));
   }
@@ -128,12 +130,14 @@ class MpiTransport : public Transport {
                      (options.reduction == MpiOptions::Reduction::kAuto &&
                       communicators.ranks_on_node < communicators.size)),
         progress_(std::make_unique<MpiProgress>(communicators.exchange, communicators.rank,
-                                                piece_bytes_)) {}
+                                                piece_bytes_)),
+        tagged_(std::make_unique<MpiTagged>(communicators.tagged, communicators.rank)) {}
 
   ~MpiTransport() override {
+    tagged_.reset();
     progress_.reset();
-    for (MPI_Comm copy :
-         {communicators_.exchange, communicators_.collective, communicators_.host}) {
+    for (MPI_Comm copy : {communicators_.exchange, communicators_.collective, communicators_.host,
+                          communicators_.tagged}) {
       MPI_Comm_free(&copy);
     }
     MPI_Finalize();
@@ -224,6 +228,17 @@ class MpiTransport : public Transport {
   }
 
   absl::Status Barrier() override { return MeetQuietly(communicators_.host); }
+
+  absl::Status SendTagged(int peer, std::string_view tag, std::string_view bytes) override {
+    LONGSPAN_CHECK(peer >= 0 && peer < size_, "tagged message: no such peer");
+    return tagged_->Send(peer, tag, bytes);
+  }
+  absl::StatusOr<std::string> ReceiveTagged(int peer, std::string_view tag,
+                                            absl::Duration timeout) override {
+    LONGSPAN_CHECK(peer >= 0 && peer < size_, "tagged message: no such peer");
+    return tagged_->Receive(peer, tag, timeout);
+  }
+  void DropTagged(std::string_view prefix) override { tagged_->Drop(prefix); }
 
   void Abort(const std::string&) override {
     MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
@@ -440,6 +455,7 @@ class MpiTransport : public Transport {
   const int64_t piece_bytes_;
   const bool mpi_reduces_;
   std::unique_ptr<MpiProgress> progress_;
+  std::unique_ptr<MpiTagged> tagged_;
   CallOrder order_;
   std::atomic<int64_t> exchanged_bytes_ = 0;
 };

@@ -5,7 +5,8 @@
 //  the stream before, and
 //    complete by event. Collectives of a step are issued in one order on all ranks, after the
 //    rank's last Exchange of that step (NCCL needs that; every transport is used so).
-//  - on the calling thread, for small host data: AllGatherBytes, BroadcastBytes, Barrier.
+//  - on the calling thread, for small host data: AllGatherBytes, BroadcastBytes, Barrier, and, for
+//  threads in the background, SendTagged and ReceiveTagged.
 //
 // Implementations: InProcessTransport (ranks are threads of one program) and MpiTransport. Every
 // one sums in rank order or in an order fixed by MPI for a given number of ranks, so a repeated run
@@ -13,7 +14,7 @@
 //
 // Failure: when a peer dies or calls Abort, every pending and later call fails with Unavailable, on
 // every rank. Thread-safety: stream calls may come from several threads, one stream each; host
-// calls from one thread at a time.
+// calls from one thread at a time, tagged messages from any number of them.
 #ifndef LONGSPAN_PARALLEL_TRANSPORT_TRANSPORT_H_
 #define LONGSPAN_PARALLEL_TRANSPORT_TRANSPORT_H_
 
@@ -24,6 +25,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "kernels/device/stream.h"
 #include "kernels/device/tensor_view.h"
 
@@ -72,6 +74,19 @@ class Transport {
   // `bytes` of rank `root`, on every rank.
   virtual absl::StatusOr<std::string> BroadcastBytes(std::string_view bytes, int root) = 0;
   virtual absl::Status Barrier() = 0;
+
+  // Tagged messages: bytes from one rank's host to another's, for what goes on in the background,
+  // such as the votes of a checkpoint. They take no part in the order of exchanges and collectives,
+  // and one that is never asked for disturbs no other.
+  //
+  // Returns at once; `bytes` is copied. `peer` may be this rank.
+  virtual absl::Status SendTagged(int peer, std::string_view tag, std::string_view bytes) = 0;
+  // The oldest message from `peer` with that very tag. DeadlineExceeded if there is none within
+  // `timeout`; it may still come, and be received by a later call.
+  virtual absl::StatusOr<std::string> ReceiveTagged(int peer, std::string_view tag,
+                                                    absl::Duration timeout) = 0;
+  // Drops messages that have arrived and whose tags begin with `prefix`.
+  virtual void DropTagged(std::string_view prefix) = 0;
 
   // Ends the job on all ranks: under MPI the process exits non-zero; in one process every rank's
   // calls fail. Callable from any thread, once; `reason` has been printed by the caller.

@@ -53,12 +53,24 @@ absl::Status MetricsFile::AppendEvaluation(int64_t step, int64_t attempt, double
   return Write(object.dump());
 }
 
-absl::Status MetricsFile::AppendCheckpoint(int64_t step, int64_t attempt, int64_t bytes,
-                                           double seconds) {
-  const json object = {{"step", step},
-                       {"attempt", attempt},
-                       {"checkpoint_bytes", bytes},
-                       {"checkpoint_seconds", seconds}};
+absl::Status MetricsFile::AppendCheckpoint(const CheckpointMetrics& save) {
+  const auto rate = [&](double seconds) {
+    return seconds > 0 ? static_cast<double>(save.bytes) / seconds : 0;
+  };
+  const json object = {{"step", save.step},
+                       {"attempt", save.attempt},
+                       {"checkpoint_bytes", save.bytes},
+                       {"checkpoint_seconds", save.seconds},
+                       {"blocked_seconds", save.blocked_seconds},
+                       {"copy_seconds", save.copy_seconds},
+                       {"copy_bytes_per_second", rate(save.copy_seconds)},
+                       {"write_seconds", save.write_seconds},
+                       {"write_bytes_per_second", rate(save.write_seconds)},
+                       {"pool_wait_seconds", save.pool_seconds},
+                       {"background_processor_seconds", save.processor_seconds},
+                       {"backlog_bytes", save.backlog_bytes},
+                       {"skipped_saves", save.skipped},
+                       {"failed_saves", save.failed}};
   return Write(object.dump());
 }
 

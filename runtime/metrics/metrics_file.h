@@ -42,6 +42,21 @@ struct StepMetrics {
   int64_t exchanged_bytes = 0;                  // sent by rank 0 in rings, this step
 };
 
+// One save, as rank 0 saw it. Zeros where a synchronous save has no such figure.
+struct CheckpointMetrics {
+  int64_t step = 0;
+  int64_t attempt = 0;
+  int64_t bytes = 0;                // of rank 0's file
+  double seconds = 0;               // from the request to the commit
+  double blocked_seconds = 0;       // of that, of the training thread and its stream
+  double copy_seconds = 0;          // until the state had been copied, from when it was complete
+  double write_seconds = 0;         // of the file, sync included
+  double pool_seconds = 0;          // of copy_seconds: waiting for host memory
+  double processor_seconds = 0;     // spent in the background
+  int64_t backlog_bytes = 0;        // of older saves, not yet handed to the disk at the request
+  int64_t skipped = 0, failed = 0;  // saves of this attempt so far
+};
+
 // Appends to `path`; a line is written whole or, after a crash, is the last and torn: readers skip
 // it.
 class MetricsFile {
@@ -51,7 +66,7 @@ class MetricsFile {
   // {"evaluation": ...}: validation loss after `step` updates.
   absl::Status AppendEvaluation(int64_t step, int64_t attempt, double loss, int64_t tokens,
                                 double seconds);
-  absl::Status AppendCheckpoint(int64_t step, int64_t attempt, int64_t bytes, double seconds);
+  absl::Status AppendCheckpoint(const CheckpointMetrics& save);
 
  private:
   absl::Status Write(const std::string& line);

@@ -20,10 +20,11 @@ struct ValidationSource {
   std::string path;
 };
 
-// Either a number of updates or a time.
+// A number of updates, a time, or chosen from what saves cost and how often the job fails.
 struct SaveInterval {
   int64_t steps = 50;  // 0: by time
   double seconds = 0;
+  bool automatic = false;  // steps and seconds are 0
 };
 
 struct RunConfig {
@@ -89,6 +90,14 @@ struct RunConfig {
     SaveInterval interval;
     int64_t keep_last = 3;
     int64_t keep_every = 0;
+    std::string mode = "lazy";
+    std::string when_busy = "wait";
+    int64_t in_flight = 2;
+    int64_t pool = 0;          // MiB
+    int64_t timeout = 600;     // seconds
+    int64_t max_failures = 0;  // in a row
+    double mtbf = 50000.0;     // hours a node
+    std::string storage = "auto";
   } checkpoint;
   struct Metrics {
     int64_t every = 1;

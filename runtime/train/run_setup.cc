@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/cost/cost_file.h"
+#include "runtime/model/hugging_face.h"
 #include "runtime/train/agreement.h"
 
 namespace longspan {
@@ -96,6 +97,12 @@ absl::StatusOr<ModelConfig> ModelOf(const RunConfig& config, const Dataset& data
     return absl::InvalidArgumentError(
         absl::StrCat("model.vocab = ", model.vocab, ", but the data has a vocabulary of ",
                      dataset.vocabulary(), ": use model.vocab = 0 or at least that"));
+  }
+  if (config.model.init != "random") {
+    // What no key states, the weights were trained with.
+    absl::StatusOr<ModelConfig> given = ReadHuggingFaceConfig(config.model.init);
+    if (!given.ok()) return given.status();
+    model.norm_eps = given->norm_eps;
   }
   if (absl::Status status = model.Check(); !status.ok()) return status;
   return model;

@@ -1,6 +1,7 @@
 #include "runtime/train/trainer.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <memory>
@@ -14,6 +15,7 @@
 #include "parallel/planner.h"
 #include "runtime/metrics/metrics_file.h"
 #include "runtime/metrics/run_log.h"
+#include "runtime/model/hugging_face.h"
 #include "runtime/model/transformer.h"
 #include "runtime/train/agreement.h"
 #include "runtime/train/cost_refit.h"
@@ -21,6 +23,7 @@
 #include "runtime/train/norm_recorder.h"
 #include "runtime/train/plan_ahead.h"
 #include "runtime/train/restore.h"
+#include "runtime/train/run_checkpoints.h"
 #include "runtime/train/run_description.h"
 #include "runtime/train/run_schedule.h"
 #include "runtime/train/run_setup.h"
@@ -40,9 +43,9 @@ double SecondsSince(Clock::time_point begin) {
 
 // Places after optim's sums in the vector that all ranks add up once a step.
 enum ExtraSum : int {
-  kSaveVotesSum = kStepSums,  // rank 0's clock says that a checkpoint is due
-  kAdamSum,                   // of the update before
-  kRankSecondsSum,            // the places of RankSeconds from here on
+  kSaveVotesSum = kStepSums,                          // RunCheckpoints::Vote from here on
+  kAdamSum = kSaveVotesSum + RunCheckpoints::kVotes,  // of the update before
+  kRankSecondsSum,                                    // the places of RankSeconds from here on
 };
 
 // A step that is ready to run: planned and its tokens read, while the step before still computes.
@@ -65,6 +68,10 @@ class Trainer {
 
   absl::Status SetUp();
   absl::Status Run();
+  // After an error that all ranks have: what is being saved is worth keeping.
+  void KeepSaves() {
+    if (checkpoints_ != nullptr) checkpoints_->Drain();
+  }
 
  private:
   bool leader() const { return transport_.rank() == 0; }
@@ -91,7 +98,6 @@ class Trainer {
   void WarnUnless(const absl::Status& status) {
     if (!status.ok()) log_->Warn(std::string(status.message()));
   }
-  absl::Status Save(bool required);
   absl::Status Evaluate();
   absl::Status RefitCost();
 
@@ -110,7 +116,7 @@ class Trainer {
   std::unique_ptr<PlanAhead> plans_;
   std::unique_ptr<TrainingState> state_;
   std::unique_ptr<Transformer> model_;
-  std::unique_ptr<CheckpointWriter> checkpoints_;
+  std::unique_ptr<RunCheckpoints> checkpoints_;
   RunState run_;
 
   Evaluation evaluation_;
@@ -124,12 +130,10 @@ class Trainer {
   double peak_flops_ = 0;      // of all ranks
   double seconds_a_step_ = 0;  // smoothed
   double last_loss_ = 0, validation_loss_ = NAN;
-  int64_t saved_step_ = -1;
   int64_t steps_done_ = 0;  // in this call
   int64_t tokens_done_ = 0;
   double training_seconds_ = 0;
-  Clock::time_point last_save_ = Clock::now();
-  bool stop_agreed_ = false, save_agreed_ = false;
+  bool stop_agreed_ = false;
 
   Stream stream_;  // last: its queued work may use all of the above
 };
@@ -222,7 +226,6 @@ absl::Status Trainer::StartOrRestore() {
                                             *state_, transport_, *log_, run_);
     if (!found.ok()) return found.status();
     restored = *found;
-    saved_step_ = restored ? run_.step : -1;
     // A resumed run may not need the files that its schedule was made from.
     absl::Status made =
         MakeSchedule(restored ? Schedule::FromJson(run_.schedule) : ScheduleOf(config_));
@@ -235,16 +238,17 @@ absl::Status Trainer::StartOrRestore() {
                       state_->parameter_arena(), stream_);
   }
   if (absl::Status status = stream_.Synchronize(); !status.ok()) return status;
+  if (!restored && config_.model.init != "random") {
+    const absl::Status read = ReadHuggingFaceWeights(config_.model.init, run_.model,
+                                                     state_->layout(), state_->parameter_arena());
+    if (absl::Status status = Agree(transport_, read); !status.ok()) return status;
+  }
 
-  CheckpointOptions options;
-  options.directory = folder_.checkpoints();
-  options.run_id = config_.run.name;
-  options.keep_last = static_cast<int>(config_.checkpoint.keep_last);
-  options.keep_every = config_.checkpoint.keep_every;
-  absl::StatusOr<std::unique_ptr<CheckpointWriter>> writer =
-      CheckpointWriter::Open(PosixFileSystem(), options, transport_);
-  if (absl::Status status = Agree(transport_, writer.status()); !status.ok()) return status;
-  checkpoints_ = *std::move(writer);
+  absl::StatusOr<std::unique_ptr<RunCheckpoints>> checkpoints =
+      RunCheckpoints::Open(config_, folder_, *state_, transport_, device_, metrics_, *log_);
+  if (!checkpoints.ok()) return checkpoints.status();
+  checkpoints_ = *std::move(checkpoints);
+  if (restored) checkpoints_->Restored(run_.step);
   return absl::OkStatus();
 }
 
@@ -290,9 +294,7 @@ absl::Status Trainer::Update(const StepSumVector& sums, int64_t targets, StepMet
   ++run_.updates;
   const OptimizerStep step{metrics.rate, metrics.clip_factor / static_cast<double>(targets),
                            run_.updates};
-  // No snapshot is under way: every gate is open.
-  state_->Update(step, std::vector<Event>(state_->layout().buckets().size()), stream_,
-                 norms_.adam_sum());
+  state_->Update(step, checkpoints_->Gates(stream_), stream_, norms_.adam_sum());
   return absl::OkStatus();
 }
 
@@ -341,18 +343,18 @@ absl::Status Trainer::Step(PreparedStep& current, PreparedStep* next) {
     next_hash = next->plan_hash;
   }
   const bool stop = request_.stop_requested != nullptr && request_.stop_requested->load();
-  const bool save_due = leader() && config_.checkpoint.interval.steps == 0 &&
-                        SecondsSince(last_save_) >= config_.checkpoint.interval.seconds;
+  std::array<double, RunCheckpoints::kVotes> save_votes{};
+  checkpoints_->CastVotes(save_votes.data());
 
   const TensorView sums = TensorView::Of(sums_.data(), {static_cast<int64_t>(sums_.size())});
   state_->ReduceGradients(sums.Slice(0, 0, kGradientStatistics), stream_);
-  stream_.Launch("step sums", [this, loss_sum, next_hash, stop, save_due] {
+  stream_.Launch("step sums", [this, loss_sum, next_hash, stop, save_votes] {
     StepSumVector values{};
     WritePlanHash(next_hash, values);
     std::copy(values.begin() + kPlanHashSums, values.end(), sums_.begin() + kPlanHashSums);
     sums_[kLossSum] = *loss_sum;
     sums_[kStopVotesSum] = stop ? 1 : 0;
-    sums_[kSaveVotesSum] = save_due ? 1 : 0;
+    std::copy(save_votes.begin(), save_votes.end(), sums_.begin() + kSaveVotesSum);
     sums_[kAdamSum] = norms_.TakeAdamSum();
   });
   transport_.AllReduceSum(sums, stream_);
@@ -369,6 +371,10 @@ absl::Status Trainer::Step(PreparedStep& current, PreparedStep* next) {
     return NotFinite(current, NormsOf(summed, targets), metrics.loss);
   updated.Queue(stream_);
   if (absl::Status status = stream_.Synchronize(); !status.ok()) return status;
+  if (absl::Status status = checkpoints_->UpdateDone(stream_, !metrics.skipped && metrics.rate > 0,
+                                                     sums_.data() + kSaveVotesSum);
+      !status.ok())
+    return status;
   if (!PlanHashesAgree(summed, transport_.size())) {
     return MarkAgreed(absl::InternalError(
         absl::StrCat("step ", run_.step + 2,
@@ -376,7 +382,6 @@ absl::Status Trainer::Step(PreparedStep& current, PreparedStep* next) {
                      "same build of longspan with the same configuration and data")));
   }
   stop_agreed_ = summed[kStopVotesSum] > 0;
-  save_agreed_ = sums_[kSaveVotesSum] > 0;
 
   ++run_.step;
   run_.tokens += targets;
@@ -443,30 +448,6 @@ void Trainer::Report(const StepMetrics& m) {
                  keep);
 }
 
-absl::Status Trainer::Save(bool required) {
-  if (saved_step_ == run_.step) return absl::OkStatus();
-  absl::StatusOr<SaveReport> report =
-      checkpoints_->Save(run_.step, state_->Regions(), run_.ToJson());
-  last_save_ = Clock::now();
-  const absl::Status status = Agree(transport_, report.status());
-  if (!status.ok()) {
-    if (required) return status;
-    log_->Warn(absl::StrCat(
-        "checkpoint of step ", run_.step,
-        " failed, training goes on, the one before stays: ", std::string(status.message())));
-    return absl::OkStatus();
-  }
-  saved_step_ = run_.step;
-  for (const std::string& warning : report->warnings) log_->Warn(warning);
-  if (!leader()) return absl::OkStatus();
-  WarnUnless(metrics_.AppendCheckpoint(run_.step, checkpoints_->generation(), report->bytes,
-                                       report->seconds));
-  log_->Info(absl::StrFormat("checkpoint of step %d: %s a rank in %.2f s, %s", run_.step,
-                             ShortBytes(static_cast<double>(report->bytes)), report->seconds,
-                             report->directory));
-  return absl::OkStatus();
-}
-
 absl::Status Trainer::Evaluate() {
   if (evaluation_.tokens() == 0) return absl::OkStatus();
   const Clock::time_point begin = Clock::now();
@@ -522,8 +503,7 @@ absl::Status Trainer::Run() {
                                   run_.cursor, run_.step, end, run_.costs);
   absl::StatusOr<PreparedStep> current = Prepare();
   if (absl::Status status = Agree(transport_, current.status()); !status.ok()) return status;
-  const int64_t interval = config_.checkpoint.interval.steps,
-                evaluate = config_.metrics.evaluate_every;
+  const int64_t evaluate = config_.metrics.evaluate_every;
   while (run_.step < end && !stop_agreed_) {
     PreparedStep next;
     const bool last = run_.step + 1 == end;
@@ -534,9 +514,7 @@ absl::Status Trainer::Run() {
     if (evaluate > 0 && run_.step % evaluate == 0 && run_.step < config_.run.steps) {
       if (absl::Status status = Evaluate(); !status.ok()) return status;
     }
-    if ((interval > 0 && run_.step % interval == 0) || save_agreed_) {
-      if (absl::Status status = Save(/*required=*/false); !status.ok()) return status;
-    }
+    if (absl::Status status = checkpoints_->SaveIfDue(run_, stream_); !status.ok()) return status;
     *current = std::move(next);
   }
   if (absl::Status status = norms_.Finish(transport_, stream_); !status.ok()) return status;
@@ -544,7 +522,7 @@ absl::Status Trainer::Run() {
   if (complete) {
     if (absl::Status status = Evaluate(); !status.ok()) return status;
   }
-  if (absl::Status status = Save(/*required=*/true); !status.ok()) return status;
+  if (absl::Status status = checkpoints_->Finish(run_, stream_); !status.ok()) return status;
   if (complete) {
     log_->Info(absl::StrFormat(
         "done: %d steps, loss %.4f -> %.4f%s, %s targets in %s here, %s tok/s", run_.step,
@@ -569,6 +547,8 @@ absl::Status Train(const TrainRequest& request, Transport& transport, Device& de
     // Before the trainer's stream ends: it may hold work that waits for other ranks.
     if (request.on_fatal) request.on_fatal(transport.rank(), status);
     transport.Abort(std::string(status.message()));
+  } else if (!status.ok()) {
+    trainer.KeepSaves();
   }
   return status;
 }

@@ -71,17 +71,25 @@ void TrainingState::GatherParameters(Stream& stream) {
 
 std::vector<StateRegion> TrainingState::Regions() const {
   std::vector<StateRegion> regions;
-  const auto add = [&](const std::string& group, bool in_arena, TensorView values) {
-    for (const ShardRange& range : layout_.Shard(transport_.rank())) {
-      const ParameterSpec& spec = layout_.specs()[range.tensor];
-      float* const data = values.data<float>() + (in_arena ? range.arena_begin : range.shard_begin);
-      regions.push_back(
-          {group, spec.name, DType::kF32, spec.shape, range.flat_begin, range.flat_end, data});
-    }
+  const auto add = [&](const ShardRange& range, const std::string& group, float* data) {
+    const ParameterSpec& spec = layout_.specs()[range.tensor];
+    regions.push_back({group, spec.name, DType::kF32, spec.shape, range.flat_begin, range.flat_end,
+                       data, static_cast<int>(range.bucket)});
   };
-  add("/parameters", true, parameter_arena());
-  for (const ShardedOptimizer::State& state : optimizer_->States())
-    add(absl::StrCat("/optimizer/", state.name), false, state.values);
+  // Bucket by bucket, as Update changes them: a snapshot that copies in this order holds each
+  // bucket's update back as briefly as can be.
+  const std::vector<ShardedOptimizer::State> states = optimizer_->States();
+  const std::vector<ShardRange> ranges = layout_.Shard(transport_.rank());
+  for (size_t begin = 0, end = 0; begin < ranges.size(); begin = end) {
+    while (end < ranges.size() && ranges[end].bucket == ranges[begin].bucket) ++end;
+    for (size_t i = begin; i < end; ++i)
+      add(ranges[i], "/parameters", parameter_arena().data<float>() + ranges[i].arena_begin);
+    for (const ShardedOptimizer::State& state : states) {
+      for (size_t i = begin; i < end; ++i)
+        add(ranges[i], absl::StrCat("/optimizer/", state.name),
+            state.values.data<float>() + ranges[i].shard_begin);
+    }
+  }
   return regions;
 }
 

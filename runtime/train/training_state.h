@@ -49,7 +49,8 @@ class TrainingState {
   // Gathers parameters from the ranks' shards: after a restore.
   void GatherParameters(Stream& stream);
 
-  // What a checkpoint holds of this rank: its shards of parameters and of the optimizer's moments.
+  // What a checkpoint holds of this rank: its shards of parameters and of the optimizer's moments,
+  // bucket by bucket; the gate of a region is its bucket.
   std::vector<StateRegion> Regions() const;
 
  private:

@@ -67,7 +67,10 @@ RankFileSums Write(const RankFileLayout& layout, const std::vector<StateRegion>&
                    const std::string& path) {
   auto file = PosixFileSystem().Create(path);
   EXPECT_TRUE(file.ok()) << file.status();
-  auto sums = WriteRankFile(layout, regions, **file);
+  MemoryTable memory;
+  auto pool = HostPool::Create(memory, 2, kPieceBytes);
+  EXPECT_TRUE(pool.ok()) << pool.status();
+  auto sums = WriteRankFile(layout, regions, **file, **pool);
   EXPECT_TRUE(sums.ok()) << sums.status();
   return sums.ok() ? *sums : RankFileSums();
 }

@@ -38,9 +38,9 @@ std::vector<CommitWindow> CommitWindows(const std::vector<DiskOperation>& log) {
 // Three attempts, of 2, 2 and 3 ranks, each checkpoint replacing the one before (keep_last 1); the
 // second fails half-way. `most` states at every cut; after every `resume_every`-th state the run is
 // resumed on one rank and saves again.
-void CutPowerEverywhere(int64_t most, int64_t resume_every) {
+void CutPowerEverywhere(SaveMode mode, int64_t most, int64_t resume_every) {
   SimulatedDisk original;
-  for (const SaveOutcome& outcome : RunAttempt(original, 2, 1, {10, 20})) {
+  for (const SaveOutcome& outcome : RunAttempt(original, 2, 1, {10, 20}, nullptr, nullptr, mode)) {
     ASSERT_TRUE(outcome.status[0].ok()) << outcome.status[0];
   }
   // A save that fails and cannot even clean up; the next attempt will have to.
@@ -51,11 +51,11 @@ void CutPowerEverywhere(int64_t most, int64_t resume_every) {
   };
   for (const SaveOutcome& outcome : RunAttempt(
            original, 2, 1, {25}, [&](size_t) { original.set_hook(broken); },
-           [&](size_t) { original.set_hook(nullptr); })) {
+           [&](size_t) { original.set_hook(nullptr); }, mode)) {
     ASSERT_FALSE(outcome.status[0].ok());
   }
   ASSERT_TRUE(original.Exists(std::string(kCheckpoints) + "/step-00000025.g0002/rank-00000.h5"));
-  for (const SaveOutcome& outcome : RunAttempt(original, 3, 1, {30})) {
+  for (const SaveOutcome& outcome : RunAttempt(original, 3, 1, {30}, nullptr, nullptr, mode)) {
     ASSERT_TRUE(outcome.status[0].ok()) << outcome.status[0];
   }
   ASSERT_FALSE(original.Exists(std::string(kCheckpoints) + "/step-00000025.g0002"));
@@ -82,7 +82,7 @@ void CutPowerEverywhere(int64_t most, int64_t resume_every) {
           << " was durable";
       if (window_of_cut < windows.size()) seen_in_window.insert({window_of_cut, loaded});
       if (++visits % resume_every == 0 && disk.Exists("/run")) {
-        for (const SaveOutcome& outcome : RunAttempt(disk, 1, 1, {40})) {
+        for (const SaveOutcome& outcome : RunAttempt(disk, 1, 1, {40}, nullptr, nullptr, mode)) {
           ASSERT_TRUE(outcome.status[0].ok())
               << "resumed after a power cut before operation " << cut << ": " << outcome.status[0];
           ASSERT_TRUE(outcome.warnings[0].empty()) << outcome.warnings[0][0];
@@ -110,8 +110,10 @@ void CutPowerEverywhere(int64_t most, int64_t resume_every) {
   std::printf("%lld states at %zu cuts\n", static_cast<long long>(states), log.size() + 1);
 }
 
-TEST(CrashStatesTest, Sample) { CutPowerEverywhere(40, 50); }
-TEST(CrashStatesTest, DISABLED_All) { CutPowerEverywhere(2000, 200); }
+TEST(CrashStatesTest, Sample) { CutPowerEverywhere(SaveMode::kSynchronous, 40, 50); }
+TEST(CrashStatesTest, SampleOfLazySaves) { CutPowerEverywhere(SaveMode::kLazy, 40, 50); }
+TEST(CrashStatesTest, DISABLED_All) { CutPowerEverywhere(SaveMode::kSynchronous, 2000, 200); }
+TEST(CrashStatesTest, DISABLED_AllOfLazySaves) { CutPowerEverywhere(SaveMode::kLazy, 2000, 200); }
 
 // The simulation itself can lose, tear and reorder: a writer that forgets a sync is caught.
 TEST(CrashStatesTest, AForgottenSyncIsCaught) {

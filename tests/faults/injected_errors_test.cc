@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <tuple>
 
 #include "checkpoint_scenario.h"
 #include "parallel/transport/rank_threads.h"
@@ -22,7 +23,7 @@ bool TakesSpace(const std::string& text) {
 
 // Saves step 2 over a committed step 1 with the `nth` operation (from 0) failing, then step 3 on a
 // healthy disk. Returns false if the save has no such operation.
-bool SaveWithFault(const SimulatedDisk& base, Fault fault, int ranks, int64_t nth,
+bool SaveWithFault(const SimulatedDisk& base, Fault fault, SaveMode mode, int ranks, int64_t nth,
                    int& failed_saves, int& warned_saves) {
   const bool full = fault == Fault::kDiskFullOnce || fault == Fault::kDiskFullFromThenOn;
   const bool once = fault == Fault::kDiskFullOnce || fault == Fault::kIoErrorOnce;
@@ -50,7 +51,8 @@ bool SaveWithFault(const SimulatedDisk& base, Fault fault, int ranks, int64_t nt
           newest_after_fault = LoadNewest(*disk, problem);
           EXPECT_EQ(problem, "") << victim;
         }
-      });
+      },
+      mode);
   if (!hit) return false;
   const SaveOutcome& faulty = outcomes[0];
   for (const absl::Status& status : faulty.status) {
@@ -87,15 +89,16 @@ bool SaveWithFault(const SimulatedDisk& base, Fault fault, int ranks, int64_t nt
   return true;
 }
 
-class InjectedErrorsTest : public testing::TestWithParam<Fault> {};
+class InjectedErrorsTest : public testing::TestWithParam<std::tuple<Fault, SaveMode>> {};
 
 TEST_P(InjectedErrorsTest, AtEveryOperation) {
+  const auto [fault, mode] = GetParam();
   for (int ranks : {1, 3}) {
     SimulatedDisk base;
     RunAttempt(base, ranks, 1, {1});
     int failed = 0, warned = 0;
     int64_t nth = 0;
-    while (SaveWithFault(base, GetParam(), ranks, nth, failed, warned)) ++nth;
+    while (SaveWithFault(base, fault, mode, ranks, nth, failed, warned)) ++nth;
     EXPECT_GE(failed, 5) << "operations before the commit";
     EXPECT_GE(warned, 2) << "operations after it";
     EXPECT_GE(nth, 7);
@@ -103,20 +106,24 @@ TEST_P(InjectedErrorsTest, AtEveryOperation) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Faults, InjectedErrorsTest,
-                         testing::Values(Fault::kDiskFullOnce, Fault::kIoErrorOnce,
-                                         Fault::kDiskFullFromThenOn, Fault::kIoErrorFromThenOn),
+                         testing::Combine(testing::Values(Fault::kDiskFullOnce, Fault::kIoErrorOnce,
+                                                          Fault::kDiskFullFromThenOn,
+                                                          Fault::kIoErrorFromThenOn),
+                                          testing::Values(SaveMode::kSynchronous, SaveMode::kLazy)),
                          [](const auto& param) {
-                           switch (param.param) {
+                           const std::string of =
+                               std::get<1>(param.param) == SaveMode::kLazy ? "Lazy" : "";
+                           switch (std::get<0>(param.param)) {
                              case Fault::kDiskFullOnce:
-                               return "DiskFullOnce";
+                               return of + "DiskFullOnce";
                              case Fault::kIoErrorOnce:
-                               return "IoErrorOnce";
+                               return of + "IoErrorOnce";
                              case Fault::kDiskFullFromThenOn:
-                               return "DiskFullFromThenOn";
+                               return of + "DiskFullFromThenOn";
                              case Fault::kIoErrorFromThenOn:
-                               return "IoErrorFromThenOn";
+                               return of + "IoErrorFromThenOn";
                            }
-                           return "";
+                           return of;
                          });
 
 TEST(InjectedOpenErrorsTest, AFailedStartFailsOnEveryRank) {

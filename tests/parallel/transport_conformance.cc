@@ -285,6 +285,67 @@ absl::Status CheckSizeMismatch(Transport& transport, Device& device) {
   return absl::OkStatus();
 }
 
+// Tagged messages from a thread in the background while exchanges and collectives go on: asked for
+// in another order than they were sent, some never, and of very different sizes.
+absl::Status CheckTagged(Transport& transport, Device& device) {
+  const int rank = transport.rank(), size = transport.size();
+  const auto text = [](int from, int to, int number) {
+    const size_t length = number % 3 == 0 ? 0 : number % 3 == 1 ? 17 : 200000;
+    return std::string(length, static_cast<char>('a' + (from * 7 + to * 3 + number) % 26));
+  };
+  const auto tag = [](int number) { return absl::StrCat("step ", number); };
+  constexpr int kNumbers = 9;
+  absl::Status background;
+  std::thread thread([&] {
+    const auto run = [&]() -> absl::Status {
+      for (int number = 0; number < kNumbers; ++number) {
+        for (int peer = 0; peer < size; ++peer) {
+          RETURN_IF_ERROR(transport.SendTagged(peer, tag(number), text(rank, peer, number)));
+          RETURN_IF_ERROR(transport.SendTagged(peer, tag(number), "second"));
+          RETURN_IF_ERROR(transport.SendTagged(peer, "nobody asks", "for this"));
+        }
+      }
+      for (int number = kNumbers - 1; number >= 0; --number) {
+        for (int peer = size - 1; peer >= 0; --peer) {
+          for (const std::string& expected : {text(peer, rank, number), std::string("second")}) {
+            absl::StatusOr<std::string> got =
+                transport.ReceiveTagged(peer, tag(number), absl::Seconds(60));
+            RETURN_IF_ERROR(got.status());
+            EXPECT_THAT_OR_RETURN(*got == expected, number, " from ", peer);
+          }
+        }
+      }
+      return absl::OkStatus();
+    };
+    background = run();
+  });
+  Stream stream = device.CreateStream("tagged");
+  std::vector<double> sum(1000, 1);
+  std::vector<float> mine(500, static_cast<float>(rank)), theirs(500, -1);
+  const int next = (rank + 1) % size, previous = (rank + size - 1) % size;
+  for (int round = 0; round < 20; ++round) {
+    if (size > 1) {
+      stream.WaitFor(transport.Exchange({{next, View(mine)}}, {{previous, View(theirs)}}, stream));
+    }
+    transport.AllReduceSum(View(sum), stream);
+  }
+  const absl::Status foreground = stream.Synchronize();
+  thread.join();
+  RETURN_IF_ERROR(foreground);
+  RETURN_IF_ERROR(background);
+  // Dropped, and never sent: both are not there. What was sent before "last" has come when it has.
+  RETURN_IF_ERROR(transport.SendTagged(previous, "last", ""));
+  RETURN_IF_ERROR(transport.ReceiveTagged(next, "last", absl::Seconds(60)).status());
+  transport.DropTagged("nobody");
+  for (const char* missing : {"nobody asks", "step 1000"}) {
+    absl::StatusOr<std::string> got =
+        transport.ReceiveTagged(next, missing, absl::Milliseconds(20));
+    EXPECT_THAT_OR_RETURN(absl::IsDeadlineExceeded(got.status()), missing, ": ",
+                          got.status().ToString());
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status CheckTransport(Transport& transport, Device& device,
@@ -295,6 +356,7 @@ absl::Status CheckTransport(Transport& transport, Device& device,
   RETURN_IF_ERROR(CheckCollectives(transport, device, options.rank_order));
   RETURN_IF_ERROR(CheckTwoStreams(transport, device));
   RETURN_IF_ERROR(CheckSizeMismatch(transport, device));
+  RETURN_IF_ERROR(CheckTagged(transport, device));
   return transport.Barrier();
 }
 

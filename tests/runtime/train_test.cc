@@ -6,8 +6,10 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "corpus.h"
@@ -53,6 +55,18 @@ class TrainTest : public TrainFixture {
     std::getline(latest, step);
     std::ifstream manifest(Folder(name) + "/checkpoints/" + step + "/manifest.json");
     return nlohmann::json::parse(manifest)["state_hash"].dump();
+  }
+
+  // State hashes of all checkpoints, by step.
+  std::map<int64_t, std::string> StateHashes(const std::string& name) const {
+    std::map<int64_t, std::string> hashes;
+    for (const auto& entry : std::filesystem::directory_iterator(Folder(name) + "/checkpoints")) {
+      std::ifstream manifest(entry.path() / "manifest.json");
+      if (!manifest || !std::filesystem::exists(entry.path() / "COMMIT")) continue;
+      const nlohmann::json object = nlohmann::json::parse(manifest);
+      hashes[object["step"]] = object["state_hash"].dump();
+    }
+    return hashes;
   }
 };
 
@@ -105,6 +119,64 @@ TEST_F(TrainTest, ARefitCostModelChangesPlansAtOneStepAndSurvivesAResume) {
   // Who computes what changes no loss.
   for (const auto& [step, loss] : Losses("fixed"))
     EXPECT_NEAR(Losses("refit").at(step), loss, 1e-4 * loss) << step;
+}
+
+TEST_F(TrainTest, EveryStepSavedInTheBackgroundIsTheStateOfThatStep) {
+  config_.batch.micro_batch_tokens = 160;
+  config_.run.steps = 12;
+  config_.checkpoint.interval.steps = 1;
+  config_.checkpoint.keep_last = 100;
+  config_.checkpoint.mode = "synchronous";
+  ASSERT_TRUE(TrainOn(2, "synchronous").ok());
+  const std::map<int64_t, std::string> hashes = StateHashes("synchronous");
+  ASSERT_EQ(hashes.size(), 12u);
+
+  config_.checkpoint.mode = "lazy";
+  ASSERT_TRUE(TrainOn(2, "lazy").ok());
+  EXPECT_EQ(StateHashes("lazy"), hashes);
+  EXPECT_EQ(Losses("lazy"), Losses("synchronous"));
+  const std::map<int64_t, double> blocked = Losses("lazy", "blocked_seconds");
+  EXPECT_EQ(blocked.size(), 12u) << "one line a save";
+  for (const char* key : {"copy_bytes_per_second", "write_bytes_per_second", "backlog_bytes",
+                          "checkpoint_seconds", "background_processor_seconds"})
+    EXPECT_EQ(Losses("lazy", key).size(), 12u) << key;
+
+  // Saves that are skipped leave the others right, and the last state is always saved.
+  config_.checkpoint.when_busy = "skip";
+  config_.checkpoint.in_flight = 1;
+  config_.checkpoint.storage = "threads";
+  ASSERT_TRUE(TrainOn(2, "skip").ok());
+  const std::map<int64_t, std::string> some = StateHashes("skip");
+  EXPECT_TRUE(some.count(12));
+  for (const auto& [step, hash] : some) EXPECT_EQ(hash, hashes.at(step)) << step;
+}
+
+TEST_F(TrainTest, AnAutomaticIntervalSavesAfterTheFirstStepAndAtTheEnd) {
+  config_.run.steps = 6;
+  config_.checkpoint.interval = {0, 0, true};
+  ASSERT_TRUE(TrainOn(1, "auto").ok());
+  EXPECT_TRUE(StateHashes("auto").count(1));
+  EXPECT_TRUE(StateHashes("auto").count(6));
+  std::ifstream log(Folder("auto") + "/log.txt");
+  const std::string text((std::istreambuf_iterator<char>(log)), std::istreambuf_iterator<char>());
+  EXPECT_NE(text.find("checkpoint.interval \"auto\": a save every"), std::string::npos) << text;
+  EXPECT_NE(text.find("time between failures"), std::string::npos) << text;
+}
+
+TEST_F(TrainTest, SavesThatFailInARowEndTheRunIfAskedTo) {
+  config_.run.steps = 100000;
+  config_.checkpoint.interval.steps = 1;
+  config_.checkpoint.max_failures = 3;
+  // Somebody takes the checkpoint directory away once the run has claimed its generation.
+  const std::string checkpoints = Folder("failing") + "/checkpoints";
+  std::thread thief([&] {
+    while (!std::filesystem::exists(checkpoints + "/latest")) std::this_thread::yield();
+    std::filesystem::rename(checkpoints, Folder("failing") + "/stolen");
+  });
+  const absl::Status status = TrainOn(2, "failing");
+  thief.join();
+  EXPECT_EQ(status.code(), absl::StatusCode::kAborted) << status.ToString();
+  EXPECT_NE(std::string(status.message()).find("max_failures"), std::string::npos);
 }
 
 TEST_F(TrainTest, ResumeOnOtherRanksContinues) {

@@ -1,0 +1,488 @@
+#include "checkpoint/lazy_writer.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <sys/sysinfo.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstring>
+#include <ctime>
+#include <deque>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "checkpoint/background_vote.h"
+#include "checkpoint/checksum.h"
+#include "checkpoint/commit.h"
+#include "checkpoint/host_pool.h"
+#include "checkpoint/manifest.h"
+#include "checkpoint/rank_file.h"
+#include "checkpoint/step_directory.h"
+#include "checkpoint/vote.h"
+
+namespace longspan {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double Seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
+
+// Processor seconds of the calling thread.
+double ThreadSeconds() {
+  timespec time{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+int64_t PoolChunks(const LazyOptions& options, const RankFileLayout& layout, int ranks_on_node) {
+  constexpr int64_t kFewest = 2;  // one is filled while another is written
+  const int64_t whole = PieceCount(layout);
+  if (options.pool_bytes > 0) {
+    return std::clamp(options.pool_bytes / kPieceBytes, std::min(kFewest, whole), whole);
+  }
+  struct sysinfo machine {};
+  sysinfo(&machine);
+  const int64_t share = static_cast<int64_t>(machine.totalram) *
+                        static_cast<int64_t>(machine.mem_unit) / 8 / ranks_on_node / kPieceBytes;
+  return std::clamp(share, std::min(kFewest, whole), whole);
+}
+
+// A snapshot on its way.
+struct Flight {
+  SnapshotRequest request;
+  StepName name;
+  int64_t attempt = 0;
+  std::string directory, metadata;
+  std::vector<std::optional<EventPromise>> gates;  // of regions with bytes; none left: all opened
+
+  // From the copier to the writer, under the mutex.
+  std::deque<std::pair<int64_t, char*>> filled;
+  bool abandoned = false;  // by the writer: copying is of no use
+  bool copied = false;     // nothing more will be filled
+
+  bool made_directory = false;  // rank 0
+
+  absl::Status status;       // the writer's, then the committer's
+  std::string contribution;  // this rank's part of the manifest
+  Clock::time_point begin;
+  FinishedSave finished;
+  double copier_seconds = 0;  // of the processor
+};
+
+class LazyWriter : public LazyCheckpointWriter {
+ public:
+  LazyWriter(FileSystem& files, CheckpointOptions options, LazyOptions lazy,
+             std::vector<StateRegion> regions, Transport& transport, int64_t generation,
+             RankFileLayout layout, std::unique_ptr<HostPool> pool)
+      : files_(files),
+        options_(std::move(options)),
+        lazy_(std::move(lazy)),
+        regions_(std::move(regions)),
+        transport_(transport),
+        generation_(generation),
+        layout_(std::move(layout)),
+        pool_(std::move(pool)) {
+    for (size_t i = 0; i < regions_.size(); ++i) {
+      const int gate = regions_[i].gate;
+      if (gate >= static_cast<int>(last_piece_.size())) last_piece_.resize(gate + 1, -1);
+      if (RegionBytes(regions_[i]) == 0) continue;
+      last_piece_[gate] =
+          std::max(last_piece_[gate], LastPiece(layout_, regions_, static_cast<int64_t>(i)));
+    }
+    if (!lazy_.copy) {
+      lazy_.copy = [](void* to, const void* from, int64_t bytes) {
+        std::memcpy(to, from, static_cast<size_t>(bytes));
+      };
+    }
+    files_.RegisterMemory(pool_->memory(), pool_->bytes());
+    copier_ = std::thread([this] { Serve("ckpt-copy", to_copy_, &LazyWriter::Copy); });
+    writer_ = std::thread([this] { Serve("ckpt-write", to_write_, &LazyWriter::Write); });
+    committer_ = std::thread([this] { Serve("ckpt-commit", to_commit_, &LazyWriter::Commit); });
+  }
+
+  ~LazyWriter() override {
+    {
+      const std::lock_guard lock(mutex_);
+      stop_ = true;
+    }
+    changed_.notify_all();
+    // In this order: what one has begun, the next one ends.
+    copier_.join();
+    writer_.join();
+    committer_.join();
+    files_.WithdrawMemory(pool_->memory());
+  }
+
+  int64_t generation() const override { return generation_; }
+  int64_t file_bytes() const override { return layout_.bytes; }
+  int64_t pool_bytes() const override { return pool_->bytes(); }
+
+  bool busy() const override {
+    const std::lock_guard lock(mutex_);
+    return in_flight_ >= lazy_.in_flight;
+  }
+
+  std::vector<Event> Snapshot(SnapshotRequest request) override {
+    auto flight = std::make_shared<Flight>();
+    flight->begin = Clock::now();
+    flight->name = {request.step, generation_};
+    flight->finished.step = request.step;
+    flight->finished.report.bytes = layout_.bytes;
+    flight->request = std::move(request);
+    std::vector<Event> gates(last_piece_.size());
+    flight->gates.resize(last_piece_.size());
+    for (size_t gate = 0; gate < gates.size(); ++gate) {
+      if (last_piece_[gate] < 0) continue;
+      gates[gate] = flight->gates[gate].emplace().event();
+    }
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [&] { return in_flight_ < lazy_.in_flight; });
+      flight->attempt = ++attempts_;
+      ++in_flight_;
+      flight->finished.report.backlog_bytes = backlog_pieces_ * kPieceBytes;
+      backlog_pieces_ += PieceCount(layout_);
+      to_copy_.push_back(flight);
+      to_write_.push_back(flight);
+    }
+    changed_.notify_all();
+    return gates;
+  }
+
+  std::vector<FinishedSave> TakeFinished() override {
+    const std::lock_guard lock(mutex_);
+    return std::exchange(finished_, {});
+  }
+
+  void Drain() override {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return in_flight_ == 0; });
+  }
+
+ private:
+  using FlightPointer = std::shared_ptr<Flight>;
+  using Queue = std::deque<FlightPointer>;
+
+  bool leader() const { return transport_.rank() == 0; }
+
+  // What each thread does: one flight after the other, until told to stop and none is left.
+  void Serve(const char* name, Queue& queue, void (LazyWriter::*serve)(Flight&)) {
+    pthread_setname_np(pthread_self(), name);
+    // Waking these threads must not take the core from the one that wakes them: where all cores
+    // compute, that alone would block training for milliseconds. A hint; they work without it.
+    const sched_param none{};
+    pthread_setschedparam(pthread_self(), SCHED_BATCH, &none);
+    while (true) {
+      FlightPointer flight;
+      {
+        std::unique_lock lock(mutex_);
+        changed_.wait(lock, [&] { return !queue.empty() || MayEnd(queue); });
+        if (queue.empty()) return;
+        flight = std::move(queue.front());
+        queue.pop_front();
+      }
+      (this->*serve)(*flight);
+      if (&queue == &to_write_) {
+        const std::lock_guard lock(mutex_);
+        to_commit_.push_back(std::move(flight));
+        changed_.notify_all();
+      }
+    }
+  }
+  // The committer outlives the flights that the writer still has. Needs the mutex held.
+  bool MayEnd(const Queue& queue) const {
+    return stop_ && (&queue != &to_commit_ || in_flight_ == 0);
+  }
+
+  // ---- copier ----
+
+  void Copy(Flight& flight) {
+    const absl::Status complete = flight.request.complete.Wait();
+    const auto begin = Clock::now();
+    const double pool_before = pool_->waited_seconds();
+    const double processor_before = ThreadSeconds();
+    RankFileStream stream(layout_, regions_);
+    for (int64_t piece = 0; piece < PieceCount(layout_) && complete.ok(); ++piece) {
+      char* chunk = pool_->Take();
+      {
+        const std::lock_guard lock(mutex_);
+        if (flight.abandoned || stop_) {
+          pool_->Give(chunk);
+          break;
+        }
+      }
+      stream.CopyPiece(piece, chunk, lazy_.copy);
+      for (size_t gate = 0; gate < flight.gates.size(); ++gate) {
+        if (last_piece_[gate] == piece) OpenGate(flight, gate);
+      }
+      const std::lock_guard lock(mutex_);
+      flight.filled.push_back({piece, chunk});
+      changed_.notify_all();
+    }
+    // What was given up stands in nobody's way.
+    for (size_t gate = 0; gate < flight.gates.size(); ++gate) OpenGate(flight, gate);
+    SaveReport& report = flight.finished.report;
+    const std::lock_guard lock(mutex_);
+    report.copy_seconds = Seconds(Clock::now() - begin);
+    report.pool_seconds = pool_->waited_seconds() - pool_before;
+    flight.copier_seconds = ThreadSeconds() - processor_before;
+    if (!complete.ok()) flight.status = complete;
+    flight.copied = true;
+    changed_.notify_all();
+  }
+
+  static void OpenGate(Flight& flight, size_t gate) {
+    if (!flight.gates[gate].has_value()) return;
+    flight.gates[gate]->Complete();
+    flight.gates[gate].reset();
+  }
+
+  // ---- writer ----
+
+  void Write(Flight& flight) {
+    const double processor_before = ThreadSeconds();
+    absl::Status status = BeginStep(flight);
+    std::unique_ptr<File> file;
+    if (status.ok()) {
+      absl::StatusOr<std::unique_ptr<File>> created =
+          CreateRankFile(files_, flight.directory, transport_.rank());
+      status = created.status();
+      if (created.ok()) file = *std::move(created);
+    }
+    if (status.ok()) status = file->Reserve(layout_.bytes);
+    const auto begin = Clock::now();
+    if (status.ok()) {
+      absl::StatusOr<RankFileSums> sums = WritePieces(flight, *file);
+      status = sums.status();
+      file.reset();
+      if (sums.ok()) {
+        absl::StatusOr<std::string> contribution = FinishRankFile(
+            files_, flight.directory, transport_.rank(), layout_, regions_, *std::move(sums));
+        status = contribution.status();
+        if (contribution.ok()) flight.contribution = *std::move(contribution);
+      }
+    }
+    EndCopy(flight, /*abandon=*/!status.ok());
+    const std::lock_guard lock(mutex_);
+    backlog_pieces_ -= PieceCount(layout_);
+    if (flight.status.ok()) flight.status = status;
+    flight.finished.report.write_seconds = Seconds(Clock::now() - begin);
+    flight.finished.report.processor_seconds =
+        flight.copier_seconds + ThreadSeconds() - processor_before;
+  }
+
+  // Metadata and step directory, on every rank.
+  absl::Status BeginStep(Flight& flight) {
+    flight.metadata = flight.request.metadata ? flight.request.metadata() : "{}";
+    flight.directory = JoinPath(options_.directory, StepDirectoryName(flight.name));
+    {
+      const std::lock_guard lock(mutex_);
+      under_way_.insert(flight.directory);
+    }
+    absl::Status mine = CheckJsonObject(flight.metadata, "the checkpoint's metadata");
+    if (mine.ok() && flight.name.step < 0) mine = absl::InvalidArgumentError("a negative step");
+    const std::string hash =
+        Hex64(ExtendCrc64(0, flight.metadata.data(), static_cast<int64_t>(flight.metadata.size())));
+    BackgroundVote vote = VoteOf(flight, "directory");
+    if (leader()) {
+      if (mine.ok()) {
+        mine = MakeStepDirectory(files_, options_, flight.name);
+        flight.made_directory = mine.ok();
+      }
+      vote.Tell(mine, hash);
+      return mine;
+    }
+    absl::StatusOr<std::string> theirs = vote.Hear();
+    if (!theirs.ok()) return theirs.status();
+    if (mine.ok() && *theirs != hash) {
+      return absl::InternalError(
+          "ranks 0 and this one captured different metadata; every rank saves the same step");
+    }
+    return mine;
+  }
+
+  absl::StatusOr<RankFileSums> WritePieces(Flight& flight, File& file) {
+    RankFileStream stream(layout_, regions_);
+    RankFileWriter writer(layout_, stream, file, *pool_);
+    absl::Status copy_failure;
+    int64_t written = 0;
+    while (written < PieceCount(layout_)) {
+      std::pair<int64_t, char*> piece;
+      {
+        std::unique_lock lock(mutex_);
+        changed_.wait(lock, [&] { return flight.copied || !flight.filled.empty(); });
+        if (flight.filled.empty()) {
+          copy_failure =
+              flight.status.ok() ? absl::CancelledError("the copy was given up") : flight.status;
+          break;
+        }
+        piece = flight.filled.front();
+        flight.filled.pop_front();
+      }
+      writer.Write(piece.first, piece.second);
+      ++written;
+    }
+    absl::StatusOr<RankFileSums> sums = writer.Finish();
+    return copy_failure.ok() ? std::move(sums) : copy_failure;
+  }
+
+  // Waits until the copier is through with the flight; after a failure it stops early, and what it
+  // has filled goes back.
+  void EndCopy(Flight& flight, bool abandon) {
+    std::unique_lock lock(mutex_);
+    flight.abandoned = abandon;
+    while (true) {
+      changed_.wait(lock, [&] { return flight.copied || !flight.filled.empty(); });
+      for (auto [piece, chunk] : flight.filled) pool_->Give(chunk);
+      flight.filled.clear();
+      if (flight.copied) return;
+    }
+  }
+
+  // ---- committer ----
+
+  void Commit(Flight& flight) {
+    const double processor_before = ThreadSeconds();
+    SaveReport& report = flight.finished.report;
+    report.directory = flight.directory;
+    absl::StatusOr<std::string> outcome = leader() ? Decide(flight) : AskLeader(flight);
+    if (outcome.ok()) {
+      for (size_t begin = 0; begin < outcome->size();) {
+        const size_t end = outcome->find('\n', begin);
+        report.warnings.push_back(outcome->substr(begin, end - begin));
+        begin = end + 1;
+      }
+    } else {
+      flight.finished.status = absl::Status(
+          outcome.status().code(), absl::StrCat("checkpoint of step ", flight.name.step,
+                                                " not saved: ", outcome.status().message()));
+      unanswered_.push_back(TagOf(flight));
+    }
+    // Messages of saves that failed may come late; one that was answered has none.
+    for (const std::string& tag : unanswered_) transport_.DropTagged(tag);
+    const std::lock_guard lock(mutex_);
+    report.seconds = Seconds(Clock::now() - flight.begin);
+    report.processor_seconds += ThreadSeconds() - processor_before;
+    under_way_.erase(flight.directory);
+    finished_.push_back(std::move(flight.finished));
+    --in_flight_;
+    changed_.notify_all();
+  }
+
+  // Rank 0: the warnings of a committed save, a line each.
+  absl::StatusOr<std::string> Decide(Flight& flight) {
+    absl::StatusOr<std::vector<std::string>> parts =
+        VoteOf(flight, "file").Collect(flight.status, flight.contribution);
+    absl::Status status = parts.status();
+    std::string lines;
+    if (parts.ok()) {
+      const uint64_t* refused =
+          flight.request.changed && last_hash_.has_value() ? &*last_hash_ : nullptr;
+      absl::StatusOr<uint64_t> hash =
+          CommitStep(files_, options_, flight.name, *parts, flight.metadata, refused);
+      status = hash.status();
+      if (hash.ok()) {
+        last_hash_ = *hash;
+        const auto others = [&](const std::string& directory) {
+          const std::lock_guard lock(mutex_);
+          return directory != flight.directory && under_way_.count(directory) > 0;
+        };
+        for (const std::string& warning : FinishCommitted(files_, options_, flight.name, others)) {
+          absl::StrAppend(&lines, warning, "\n");
+        }
+      }
+    }
+    // A peer that is late, or gone, may still be writing there.
+    const bool quiet = !absl::IsUnavailable(status) && !absl::IsDeadlineExceeded(status) &&
+                       !absl::IsCancelled(status);
+    if (!status.ok() && quiet && flight.made_directory)
+      RemoveFailedStep(files_, options_, flight.name);
+    VoteOf(flight, "outcome").Tell(status, lines);
+    if (!status.ok()) return status;
+    return lines;
+  }
+
+  absl::StatusOr<std::string> AskLeader(Flight& flight) {
+    VoteOf(flight, "file").TellLeader(flight.status, flight.contribution);
+    return VoteOf(flight, "outcome").Hear();
+  }
+
+  std::string TagOf(const Flight& flight) const {
+    return absl::StrCat("checkpoint generation ", generation_, " step ", flight.name.step,
+                        " attempt ", flight.attempt, ": ");
+  }
+  BackgroundVote VoteOf(const Flight& flight, const char* phase) {
+    return BackgroundVote(transport_, absl::StrCat(TagOf(flight), phase), lazy_.timeout, stop_);
+  }
+
+  FileSystem& files_;
+  const CheckpointOptions options_;
+  LazyOptions lazy_;
+  const std::vector<StateRegion> regions_;
+  Transport& transport_;
+  const int64_t generation_;
+  const RankFileLayout layout_;
+  const std::unique_ptr<HostPool> pool_;
+  std::vector<int64_t> last_piece_;  // by gate: when this one is out, all of it is; -1: no bytes
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  Queue to_copy_, to_write_, to_commit_;
+  std::set<std::string> under_way_;  // step directories
+  std::vector<FinishedSave> finished_;
+  int64_t attempts_ = 0;
+  int64_t backlog_pieces_ = 0;
+  int in_flight_ = 0;
+  std::atomic<bool> stop_ = false;  // set under the mutex; votes look at it without
+
+  // The committer's.
+  std::optional<uint64_t> last_hash_;
+  std::vector<std::string> unanswered_;  // tags of saves that failed
+
+  std::thread copier_, writer_, committer_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> LazyCheckpointWriter::Open(
+    FileSystem& files, CheckpointOptions options, LazyOptions lazy,
+    std::vector<StateRegion> regions, MemoryTable& memory, Transport& transport) {
+  absl::StatusOr<int64_t> generation = OpenGeneration(files, options, transport);
+  if (!generation.ok()) return generation.status();
+  RankFileLayout layout;
+  std::unique_ptr<HostPool> pool;
+  const auto prepare = [&]() -> absl::Status {
+    if (lazy.in_flight < 1) return absl::InvalidArgumentError("in_flight is below 1");
+    for (size_t i = 0; i < regions.size(); ++i) {
+      if (regions[i].gate < (i == 0 ? 0 : regions[i - 1].gate)) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("checkpoint region '", regions[i].tensor,
+                         "': gates ascend from one region to the next"));
+      }
+    }
+    absl::StatusOr<RankFileLayout> built = BuildRankFileLayout(
+        {options.run_id, *generation, transport.rank(), transport.size()}, regions);
+    if (!built.ok()) return built.status();
+    layout = *std::move(built);
+    absl::StatusOr<std::unique_ptr<HostPool>> made =
+        HostPool::Create(memory, PoolChunks(lazy, layout, transport.ranks_on_node()), kPieceBytes);
+    if (!made.ok()) return made.status();
+    pool = *std::move(made);
+    return absl::OkStatus();
+  };
+  absl::StatusOr<std::vector<std::string>> votes =
+      Vote(transport, absl::StrCat("layout of generation ", *generation), prepare());
+  if (!votes.ok()) return votes.status();
+  return std::make_unique<LazyWriter>(files, std::move(options), std::move(lazy),
+                                      std::move(regions), transport, *generation, std::move(layout),
+                                      std::move(pool));
+}
+
+}  // namespace longspan

@@ -1,0 +1,93 @@
+// LazyCheckpointWriter: saves that the training thread does not wait for.
+//
+// State changes only in the owner's update. From the end of one update to the beginning of the next
+// it stands still, so a snapshot is a note of the version; the bytes are copied out in the
+// background, and the next update waits, gate by gate, for what is not yet out. From host memory
+// they go to the disk, ranks vote by tagged messages, and rank 0 commits, all in the background.
+//
+//   Snapshot -> copier: memory -> pool chunk   opens gates
+//            -> writer: step directory, checksums, writes, sync
+//            -> committer: votes, manifest, COMMIT, retention
+#ifndef LONGSPAN_CHECKPOINT_LAZY_WRITER_H_
+#define LONGSPAN_CHECKPOINT_LAZY_WRITER_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/file_system.h"
+#include "kernels/device/memory.h"
+#include "kernels/device/stream.h"
+#include "parallel/transport/transport.h"
+
+namespace longspan {
+
+struct LazyOptions {
+  // Host memory for bytes on their way. 0: what a snapshot of this rank needs, but at most an
+  // eighth of the machine's memory over the ranks of this node.
+  int64_t pool_bytes = 0;
+  // Snapshots that are not yet committed, at most; at least 1.
+  int in_flight = 2;
+  // How long a vote waits for other ranks before the save fails.
+  absl::Duration timeout = absl::Minutes(10);
+  // Brings state to host memory; null: memcpy. Called in the background.
+  std::function<void(void* to, const void* from, int64_t bytes)> copy;
+};
+
+struct SnapshotRequest {
+  int64_t step = 0;
+  // Returns the JSON object for the manifest, equal on all ranks. Called once, in the background:
+  // whatever it uses is held by value.
+  std::function<std::string()> metadata;
+  // The state is complete when it is done: recorded on the stream that computes it.
+  Event complete;
+  // The state must differ from that of the snapshot before; if it does not, the save fails.
+  bool changed = false;
+};
+
+// How a snapshot ended.
+struct FinishedSave {
+  int64_t step = 0;
+  // Not OK: the step does not count and the one before stays. DeadlineExceeded on ranks other than
+  // 0: the outcome did not get here in time.
+  absl::Status status;
+  SaveReport report;
+};
+
+// Thread-safety: Snapshot, Drain and the destructor on one thread; the rest on any. Open is
+// collective; Snapshot is called on every rank, with the same steps in the same order.
+class LazyCheckpointWriter {
+ public:
+  // Claims a generation as CheckpointWriter::Open does. `regions` as in CheckpointWriter::Save,
+  // with gates; their memory, `files`, `memory` and `transport` outlive the writer.
+  static absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> Open(
+      FileSystem& files, CheckpointOptions options, LazyOptions lazy,
+      std::vector<StateRegion> regions, MemoryTable& memory, Transport& transport);
+  // Stops: saves that are not yet committed fail. Drain first to keep them.
+  virtual ~LazyCheckpointWriter() = default;
+
+  virtual int64_t generation() const = 0;
+  // Bytes of this rank's file, and of the pool.
+  virtual int64_t file_bytes() const = 0;
+  virtual int64_t pool_bytes() const = 0;
+  // Snapshot would have to wait. Once false, false until the next Snapshot.
+  virtual bool busy() const = 0;
+  // Takes a snapshot and returns at once (busy: as soon as an older one is through). The memory of
+  // regions with gate g may change when gates[g] is done; gates never fail. There is a gate for
+  // every index up to the highest of any region.
+  virtual std::vector<Event> Snapshot(SnapshotRequest request) = 0;
+  // Those that have ended since the last call, in order.
+  virtual std::vector<FinishedSave> TakeFinished() = 0;
+  // Blocks until no snapshot is under way.
+  virtual void Drain() = 0;
+};
+
+}  // namespace longspan
+
+#endif  // LONGSPAN_CHECKPOINT_LAZY_WRITER_H_

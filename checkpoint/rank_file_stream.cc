@@ -1,0 +1,128 @@
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "checkpoint/checksum.h"
+#include "checkpoint/rank_file.h"
+#include "kernels/device/check.h"
+
+namespace longspan {
+
+int64_t PieceCount(const RankFileLayout& layout) {
+  return (layout.bytes + kPieceBytes - 1) / kPieceBytes;
+}
+
+int64_t PieceBytes(const RankFileLayout& layout, int64_t piece) {
+  return std::min(kPieceBytes, layout.bytes - piece * kPieceBytes);
+}
+
+int64_t LastPiece(const RankFileLayout& layout, const std::vector<StateRegion>& regions,
+                  int64_t i) {
+  const int64_t bytes = RegionBytes(regions[i]);
+  return bytes == 0 ? 0 : (layout.offsets[i] + bytes - 1) / kPieceBytes;
+}
+
+RankFileStream::RankFileStream(const RankFileLayout& layout,
+                               const std::vector<StateRegion>& regions)
+    : layout_(layout) {
+  parts_.push_back({layout.head.data(), 0, layout.data_begin, -1});
+  for (size_t i = 0; i < regions.size(); ++i) {
+    if (layout.offsets[i] < 0) continue;
+    parts_.push_back({static_cast<const char*>(regions[i].data), layout.offsets[i],
+                      layout.offsets[i] + RegionBytes(regions[i]), static_cast<int>(i)});
+  }
+}
+
+template <typename Visit>
+void RankFileStream::ForParts(int64_t piece, size_t& first, const Visit& visit) const {
+  const int64_t begin = piece * kPieceBytes;
+  const int64_t end = begin + PieceBytes(layout_, piece);
+  while (first < parts_.size() && parts_[first].end <= begin) ++first;
+  for (size_t p = first; p < parts_.size() && parts_[p].begin < end; ++p) {
+    const int64_t from = std::max(begin, parts_[p].begin);
+    const int64_t to = std::min(end, parts_[p].end);
+    visit(parts_[p], from, to, from - begin);
+  }
+}
+
+void RankFileStream::CopyPiece(int64_t piece, char* to, const CopyBytes& copy) {
+  ForParts(piece, first_copied_, [&](const Part& part, int64_t from, int64_t end, int64_t at) {
+    const char* source = part.data + (from - part.begin);
+    if (part.region < 0) {
+      std::memcpy(to + at, source, static_cast<size_t>(end - from));
+    } else {
+      copy(to + at, source, end - from);
+    }
+  });
+}
+
+void RankFileStream::AddSums(int64_t piece, const char* bytes, RankFileSums& sums) {
+  ForParts(piece, first_summed_, [&](const Part& part, int64_t from, int64_t end, int64_t at) {
+    if (part.region < 0) return;
+    uint64_t& crc = sums.region_crc64[part.region];
+    crc = ExtendCrc64(crc, bytes + at, end - from);
+  });
+  const int64_t length = PieceBytes(layout_, piece);
+  for (int64_t chunk = 0; chunk < length; chunk += kChunkBytes) {
+    sums.chunk_crc32c.push_back(Crc32c(bytes + chunk, std::min(kChunkBytes, length - chunk)));
+  }
+}
+
+RankFileWriter::RankFileWriter(const RankFileLayout& layout, RankFileStream& stream, File& file,
+                               HostPool& pool)
+    : layout_(layout), stream_(stream), file_(file), pool_(pool) {
+  LONGSPAN_CHECK(pool.chunk_bytes() == kPieceBytes, "a chunk holds a piece");
+  sums_.region_crc64.assign(layout.offsets.size(), 0);
+}
+
+RankFileWriter::~RankFileWriter() {
+  LONGSPAN_CHECK(under_way_ == 0, "a rank file is finished before it is left");
+}
+
+void RankFileWriter::Write(int64_t piece, char* chunk) {
+  stream_.AddSums(piece, chunk, sums_);
+  {
+    const std::lock_guard lock(mutex_);
+    if (!failure_.ok()) {  // the file is lost: the rest of it need not be written
+      pool_.Give(chunk);
+      return;
+    }
+    ++under_way_;
+  }
+  file_.StartWrite(piece * kPieceBytes, chunk, PieceBytes(layout_, piece),
+                   [this, chunk](const absl::Status& status) {
+                     pool_.Give(chunk);
+                     const std::lock_guard lock(mutex_);
+                     failure_.Update(status);
+                     // Under the lock: whoever is woken may destroy this.
+                     if (--under_way_ == 0) ended_.notify_all();
+                   });
+}
+
+absl::StatusOr<RankFileSums> RankFileWriter::Finish() {
+  {
+    std::unique_lock lock(mutex_);
+    ended_.wait(lock, [&] { return under_way_ == 0; });
+    if (!failure_.ok()) return failure_;
+  }
+  if (absl::Status status = file_.Sync(); !status.ok()) return status;
+  return std::move(sums_);
+}
+
+absl::StatusOr<RankFileSums> WriteRankFile(const RankFileLayout& layout,
+                                           const std::vector<StateRegion>& regions, File& file,
+                                           HostPool& pool) {
+  if (absl::Status status = file.Reserve(layout.bytes); !status.ok()) return status;
+  RankFileStream stream(layout, regions);
+  RankFileWriter writer(layout, stream, file, pool);
+  for (int64_t piece = 0; piece < PieceCount(layout); ++piece) {
+    char* chunk = pool.Take();
+    stream.CopyPiece(piece, chunk, [](void* to, const void* from, int64_t bytes) {
+      std::memcpy(to, from, static_cast<size_t>(bytes));
+    });
+    writer.Write(piece, chunk);
+  }
+  return writer.Finish();
+}
+
+}  // namespace longspan

@@ -1,0 +1,311 @@
+#include "runtime/train/run_checkpoints.h"
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/lazy_writer.h"
+#include "checkpoint/storage.h"
+#include "runtime/train/agreement.h"
+#include "runtime/train/save_costs.h"
+
+namespace longspan {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double SecondsSince(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+// Between two lines about saves that went well: with a save every step they would fill the screen.
+constexpr double kQuietSeconds = 10;
+
+CheckpointMetrics MetricsOf(int64_t step, int64_t attempt, const SaveReport& report) {
+  CheckpointMetrics metrics;
+  metrics.step = step;
+  metrics.attempt = attempt;
+  metrics.bytes = report.bytes;
+  metrics.seconds = report.seconds;
+  metrics.copy_seconds = report.copy_seconds;
+  metrics.write_seconds = report.write_seconds;
+  metrics.pool_seconds = report.pool_seconds;
+  metrics.processor_seconds = report.processor_seconds;
+  metrics.backlog_bytes = report.backlog_bytes;
+  return metrics;
+}
+
+class Saver : public RunCheckpoints {
+ public:
+  Saver(const RunConfig& config, const TrainingState& state, Transport& transport, Device& device,
+        MetricsFile& metrics, RunLog& log)
+      : config_(config.checkpoint),
+        state_(state),
+        transport_(transport),
+        device_(device),
+        metrics_(metrics),
+        log_(log) {}
+
+  absl::Status Start(const RunConfig& config, const RunFolder& folder) {
+    StorageOptions storage;
+    if (config_.storage == "io_uring") storage.engine = StorageOptions::Engine::kIoUring;
+    if (config_.storage == "threads") storage.engine = StorageOptions::Engine::kThreads;
+    absl::StatusOr<std::unique_ptr<FileSystem>> files = OpenStorage(storage);
+    if (absl::Status status = Agree(transport_, files.status()); !status.ok()) return status;
+    files_ = *std::move(files);
+    CheckpointOptions options;
+    options.directory = folder.checkpoints();
+    options.run_id = config.run.name;
+    options.keep_last = static_cast<int>(config_.keep_last);
+    options.keep_every = config_.keep_every;
+    if (config_.mode == "synchronous") {
+      absl::StatusOr<std::unique_ptr<CheckpointWriter>> writer =
+          CheckpointWriter::Open(*files_, options, transport_);
+      if (absl::Status status = Agree(transport_, writer.status()); !status.ok()) return status;
+      synchronous_ = *std::move(writer);
+      return absl::OkStatus();
+    }
+    LazyOptions lazy;
+    lazy.pool_bytes = config_.pool << 20;
+    lazy.in_flight = static_cast<int>(config_.in_flight);
+    lazy.timeout = absl::Seconds(config_.timeout);
+    absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> writer = LazyCheckpointWriter::Open(
+        *files_, options, lazy, state_.Regions(), device_.memory(), transport_);
+    if (absl::Status status = Agree(transport_, writer.status()); !status.ok()) return status;
+    lazy_ = *std::move(writer);
+    return absl::OkStatus();
+  }
+
+  int64_t generation() const override {
+    return lazy_ != nullptr ? lazy_->generation() : synchronous_->generation();
+  }
+
+  void Restored(int64_t step) override { requested_step_ = committed_step_ = step; }
+
+  void CastVotes(double* votes) override {
+    votes[kDue] = leader() && DueByClock() ? 1 : 0;
+    votes[kBusy] = lazy_ != nullptr && lazy_->busy() ? 1 : 0;
+    votes[kFailing] =
+        leader() && config_.max_failures > 0 && failures_in_a_row_ >= config_.max_failures ? 1 : 0;
+  }
+
+  std::vector<Event> Gates(const Stream& stream) override {
+    waited_before_ = stream.waited_seconds();
+    gates_taken_ = true;
+    if (gates_.empty()) return std::vector<Event>(state_.layout().buckets().size());
+    gates_.resize(state_.layout().buckets().size());
+    return std::exchange(gates_, {});
+  }
+
+  absl::Status UpdateDone(const Stream& stream, bool changed, const double* votes) override {
+    // An update that was skipped took no gates; they are there for the next one.
+    if (std::exchange(gates_taken_, false) && gated_step_ >= 0) {
+      blocked_[gated_step_] += stream.waited_seconds() - waited_before_;
+      gated_step_ = -1;
+    }
+    changed_ |= changed;
+    due_ = votes[kDue] > 0;
+    busy_ = votes[kBusy] > 0;
+    Report();
+    if (votes[kFailing] == 0) return absl::OkStatus();
+    return MarkAgreed(absl::AbortedError(
+        absl::StrCat("the last ", config_.max_failures,
+                     " checkpoints failed (checkpoint.max_failures); see the warnings")));
+  }
+
+  absl::Status SaveIfDue(const RunState& run, Stream& stream) override {
+    const int64_t steps = config_.interval.steps;
+    if (!(steps > 0 && run.step % steps == 0) && !due_) return absl::OkStatus();
+    if (run.step == requested_step_) return absl::OkStatus();
+    if (synchronous_ != nullptr) {
+      const absl::Status status = SaveNow(run);
+      if (!status.ok() && !IsAgreed(status)) return status;
+      return absl::OkStatus();
+    }
+    if (busy_ && config_.when_busy == "skip") {
+      last_save_ = Clock::now();
+      ++skipped_;
+      if (leader() && skipped_ == 1) {
+        log_.Warn(absl::StrCat("checkpoint of step ", run.step, " skipped: ", config_.in_flight,
+                               " are under way; the disk is slower than the interval asks for"));
+      }
+      return absl::OkStatus();
+    }
+    Request(run, stream);
+    return absl::OkStatus();
+  }
+
+  absl::Status Finish(const RunState& run, Stream& stream) override {
+    absl::Status status;
+    if (synchronous_ != nullptr) {
+      if (requested_step_ != run.step || committed_step_ != run.step) status = SaveNow(run);
+    } else {
+      // Once more if the newest state was not committed: nothing comes after it.
+      for (const bool again : {false, true}) {
+        if (again || requested_step_ != run.step) Request(run, stream);
+        lazy_->Drain();
+        Report();
+        absl::Status mine;
+        // Committed, though this rank did not hear of it the first time.
+        const bool known = again && absl::IsAlreadyExists(last_failure_);
+        if (committed_step_ != run.step && !known) mine = last_failure_;
+        status = Agree(transport_, mine);
+        if (status.ok()) break;
+      }
+    }
+    if (leader() && costs_.saves() + skipped_ + failed_ > 0) {
+      log_.Info(costs_.Summary(skipped_, failed_));
+    }
+    return status;
+  }
+
+  void Drain() override {
+    if (lazy_ != nullptr) lazy_->Drain();
+    Report();
+  }
+
+ private:
+  bool leader() const { return transport_.rank() == 0; }
+
+  bool DueByClock() const {
+    const SaveInterval& interval = config_.interval;
+    if (interval.steps > 0) return false;
+    if (!interval.automatic) return SecondsSince(last_save_) >= interval.seconds;
+    // The first save tells what one costs.
+    if (automatic_seconds_ <= 0) return requests_ == failed_;
+    return SecondsSince(last_save_) >= automatic_seconds_;
+  }
+
+  // Lazy. The training thread's part of a save.
+  void Request(const RunState& run, Stream& stream) {
+    const Clock::time_point begin = last_save_ = Clock::now();
+    SnapshotRequest request;
+    request.step = run.step;
+    ++requests_;
+    request.metadata = [run] { return run.ToJson(); };
+    request.complete = stream.Record();
+    request.changed = std::exchange(changed_, false);
+    gates_ = lazy_->Snapshot(std::move(request));
+    requested_step_ = gated_step_ = run.step;
+    blocked_[run.step] = SecondsSince(begin);
+  }
+
+  // Synchronous. Errors that all ranks have are warned of and counted.
+  absl::Status SaveNow(const RunState& run) {
+    const Clock::time_point begin = Clock::now();
+    absl::StatusOr<SaveReport> report =
+        synchronous_->Save(run.step, state_.Regions(), run.ToJson());
+    ++requests_;
+    last_save_ = Clock::now();
+    const absl::Status status = Agree(transport_, report.status());
+    requested_step_ = run.step;
+    blocked_[run.step] = SecondsSince(begin);
+    FinishedSave finished{run.step, status, report.ok() ? *report : SaveReport()};
+    Account(finished);
+    return status;
+  }
+
+  // Saves that have ended.
+  void Report() {
+    if (lazy_ == nullptr) return;
+    for (const FinishedSave& finished : lazy_->TakeFinished()) Account(finished);
+  }
+
+  void Account(const FinishedSave& finished) {
+    const auto blocked = blocked_.find(finished.step);
+    const double blocked_seconds = blocked == blocked_.end() ? 0 : blocked->second;
+    if (blocked != blocked_.end()) blocked_.erase(blocked);
+    if (!finished.status.ok()) {
+      ++failed_;
+      ++failures_in_a_row_;
+      last_failure_ = finished.status;
+      if (leader()) {
+        log_.Warn(absl::StrCat("training goes on, the checkpoint before stays: ",
+                               std::string(finished.status.message())));
+      }
+      return;
+    }
+    failures_in_a_row_ = 0;
+    committed_step_ = std::max(committed_step_, finished.step);
+    if (!leader()) return;
+    for (const std::string& warning : finished.report.warnings) log_.Warn(warning);
+    CheckpointMetrics metrics = MetricsOf(finished.step, generation(), finished.report);
+    metrics.blocked_seconds = blocked_seconds;
+    metrics.skipped = skipped_;
+    metrics.failed = failed_;
+    costs_.Add(metrics);
+    if (absl::Status status = metrics_.AppendCheckpoint(metrics); !status.ok()) {
+      log_.Warn(std::string(status.message()));
+    }
+    if (config_.interval.automatic) ChooseAgain(metrics);
+    if (costs_.saves() == 1) log_.Info(absl::StrCat("checkpoints: ", Description()));
+    if (costs_.saves() > 1 && SecondsSince(last_line_) < kQuietSeconds) return;
+    last_line_ = Clock::now();
+    log_.Info(
+        absl::StrFormat("checkpoint of step %d: %s a rank, %.3g ms blocked, committed after "
+                        "%.2f s, %s",
+                        finished.step, ShortBytes(static_cast<double>(metrics.bytes)),
+                        1e3 * metrics.blocked_seconds, metrics.seconds, finished.report.directory));
+  }
+
+  std::string Description() const {
+    if (lazy_ == nullptr) return absl::StrCat("synchronous; storage: ", files_->description());
+    return absl::StrCat("lazy, up to ", config_.in_flight, " under way, ",
+                        ShortBytes(static_cast<double>(lazy_->pool_bytes())),
+                        " of host memory a rank; storage: ", files_->description());
+  }
+
+  void ChooseAgain(const CheckpointMetrics& metrics) {
+    const int nodes =
+        (transport_.size() + transport_.ranks_on_node() - 1) / transport_.ranks_on_node();
+    const IntervalChoice choice =
+        ChooseInterval(metrics, device_.threads().threads(), config_.mtbf * 3600 / nodes);
+    // A new choice is told when it is another one.
+    const double ratio = automatic_seconds_ > 0 ? choice.seconds / automatic_seconds_ : 2;
+    if (ratio < 1.5 && ratio > 1 / 1.5) return;
+    automatic_seconds_ = choice.seconds;
+    log_.Info(absl::StrFormat("checkpoint.interval \"auto\": a save every %s, because %s",
+                              ShortTime(choice.seconds), choice.reason));
+  }
+
+  const RunConfig::Checkpoint& config_;
+  const TrainingState& state_;
+  Transport& transport_;
+  Device& device_;
+  MetricsFile& metrics_;
+  RunLog& log_;
+  std::unique_ptr<FileSystem> files_;
+  std::unique_ptr<CheckpointWriter> synchronous_;
+  std::unique_ptr<LazyCheckpointWriter> lazy_;  // one of the two
+
+  std::vector<Event> gates_;  // of the newest snapshot, until an update takes them
+  double waited_before_ = 0;
+  bool gates_taken_ = false;
+  int64_t gated_step_ = -1;            // whose gates the next update waits at
+  std::map<int64_t, double> blocked_;  // seconds of the training thread and its stream, by step
+  bool changed_ = false;               // since the last snapshot
+  bool due_ = false, busy_ = false;    // as agreed
+
+  int64_t requested_step_ = -1, committed_step_ = -1;
+  int64_t requests_ = 0, skipped_ = 0, failed_ = 0, failures_in_a_row_ = 0;
+  absl::Status last_failure_ = absl::UnknownError("not saved");
+  Clock::time_point last_save_ = Clock::now(), last_line_;
+  double automatic_seconds_ = 0;
+  SaveCosts costs_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<RunCheckpoints>> RunCheckpoints::Open(
+    const RunConfig& config, const RunFolder& folder, const TrainingState& state,
+    Transport& transport, Device& device, MetricsFile& metrics, RunLog& log) {
+  auto saver = std::make_unique<Saver>(config, state, transport, device, metrics, log);
+  if (absl::Status status = saver->Start(config, folder); !status.ok()) return status;
+  return saver;
+}
+
+}  // namespace longspan

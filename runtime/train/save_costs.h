@@ -1,0 +1,38 @@
+// SaveCosts: what saves cost a run, for its summary and for choosing the interval.
+#ifndef LONGSPAN_RUNTIME_TRAIN_SAVE_COSTS_H_
+#define LONGSPAN_RUNTIME_TRAIN_SAVE_COSTS_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "runtime/metrics/metrics_file.h"
+
+namespace longspan {
+
+// Not thread-safe.
+class SaveCosts {
+ public:
+  void Add(const CheckpointMetrics& save) { saves_.push_back(save); }
+  int64_t saves() const { return static_cast<int64_t>(saves_.size()); }
+  // One line; `skipped` and `failed` saves are not among those added.
+  std::string Summary(int64_t skipped, int64_t failed) const;
+
+ private:
+  std::vector<CheckpointMetrics> saves_;
+};
+
+// The interval in seconds after which to save again, and why, in words.
+struct IntervalChoice {
+  double seconds = 0;
+  std::string reason;
+};
+
+// Young and Daly: sqrt(2 * cost / failure rate), but no shorter than a save takes to be committed.
+// `cores`: of this rank, over which background work spreads; `mtbf_seconds`: between failures of
+// the whole job.
+IntervalChoice ChooseInterval(const CheckpointMetrics& save, int cores, double mtbf_seconds);
+
+}  // namespace longspan
+
+#endif  // LONGSPAN_RUNTIME_TRAIN_SAVE_COSTS_H_
