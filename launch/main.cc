@@ -33,6 +33,7 @@ int main(int argc, char** argv) {
   longspan::RegisterProfileCommand(app, &selected, &argc, &argv);
   longspan::RegisterConfigCommand(app, &selected);
   longspan::RegisterSimulateCommand(app, &selected);
+  longspan::RegisterTraceCommand(app, &selected);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

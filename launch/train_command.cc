@@ -13,8 +13,10 @@
 #include <vector>
 
 #include "CLI/CLI.hpp"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "launch/commands.h"
 #include "launch/config.h"
 #include "parallel/transport/mpi_transport.h"
@@ -34,6 +36,7 @@ constexpr char kFooter[] =
     "process\n"
     "  mpirun -n 2 --bind-to none longspan train my.toml        two ranks under MPI\n"
     "  mpirun -n 2 --bind-to none longspan train my.toml --resume auto\n"
+    "  longspan train my.toml --trace runs/my/traces/first.json what every rank did, and when\n"
     "  longspan train my.toml --schedule refined --from runs/first\n"
     "  longspan train my.toml --dry-run --ranks 512             sizes, plans and traffic of 512 "
     "ranks\n"
@@ -45,6 +48,8 @@ struct Options {
   std::string schedule, from;
   std::string resume;
   int64_t stop_after = 0;
+  TraceOptions trace;
+  std::string trace_steps;
   int ranks = 0;
   bool dry_run = false;
   bool json = false;
@@ -79,6 +84,19 @@ absl::StatusOr<int> ThreadsOf(int64_t configured, int ranks_here) {
         " cores: start mpirun with --bind-to none, or set run.threads to ", allowed));
   }
   return wanted;
+}
+
+// "3:7", or "5:5"; "" leaves `trace` as it is.
+absl::Status ParseTraceSteps(const std::string& text, TraceOptions& trace) {
+  if (text.empty()) return absl::OkStatus();
+  const std::vector<std::string> parts = absl::StrSplit(text, ':');
+  if (parts.size() != 2 || !absl::SimpleAtoi(parts[0], &trace.from_step) ||
+      !absl::SimpleAtoi(parts[1], &trace.to_step) || trace.from_step < 1 ||
+      trace.to_step < trace.from_step) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--trace-steps ", text, ": it must be FROM:TO, steps counted from 1, such as 20:29"));
+  }
+  return absl::OkStatus();
 }
 
 // What to type to go on: the launcher's part is not known here, so it is named.
@@ -188,6 +206,7 @@ class TrainCommand {
     request.config_toml = prepared.config.ToToml();
     request.resume = options_.resume;
     request.stop_after = options_.stop_after;
+    request.trace = options_.trace;
     request.resume_command = ResumeCommand(options_, transport);
     request.stop_requested = &stop_requested;
     request.on_fatal = [this](int rank, const absl::Status& status) {
@@ -225,6 +244,17 @@ void RegisterTrainCommand(CLI::App& root, SelectedCommand* selected, int* argc, 
       "\"auto\": continue from the run's newest checkpoint, or start; or a checkpoint's directory");
   train->add_option("--stop-after", options->stop_after, "stop and commit after this many updates")
       ->check(CLI::PositiveNumber);
+  train
+      ->add_option("--trace", options->trace.file,
+                   "write a timeline of every rank, for ui.perfetto.dev and longspan trace summary")
+      ->type_name("FILE");
+  train
+      ->add_option("--trace-steps", options->trace_steps,
+                   absl::StrCat("with --trace: which steps of the run, counted from 1 (by default "
+                                "the first ",
+                                TraceOptions::kDefaultSteps, " of this call)"))
+      ->type_name("FROM:TO")
+      ->needs("--trace");
   train->add_option("--ranks", options->ranks, "this many ranks, as threads of one process")
       ->check(CLI::Range(1, 1 << 20));
   train->add_flag("--dry-run", options->dry_run,
@@ -233,6 +263,11 @@ void RegisterTrainCommand(CLI::App& root, SelectedCommand* selected, int* argc, 
   train->footer(kFooter);
   train->callback([selected, options, argc, argv] {
     if (!options->schedule.empty()) options->sets.push_back("schedule.kind=" + options->schedule);
+    const absl::Status steps = ParseTraceSteps(options->trace_steps, options->trace);
+    if (!steps.ok()) {
+      *selected = [steps] { return steps; };
+      return;
+    }
     if (!options->from.empty()) options->sets.push_back("schedule.from=" + options->from);
     *selected = [options, argc, argv] { return TrainCommand(*options, argc, argv).Run(); };
   });

@@ -6,6 +6,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/device/check.h"
+#include "kernels/device/trace.h"
 #include "kernels/elementwise.h"
 #include "parallel/plan.h"
 
@@ -320,6 +321,8 @@ absl::Status RingAttentionForward(const RingLayout& layout, TensorView q, Tensor
 
   PackKeysAndValues(k, v, blocks[0], stream);
   for (int step = 0; step < ring.size(); ++step) {
+    const StreamSpan span(stream,
+                          {.name = "ring step", .kind = TraceKind::kRing, .ring_step = step});
     // The exchange is posted by the stream itself, ahead of this step's arithmetic: it starts when
     // the previous step has let go of the block that is received into, and runs beside this one.
     const bool last = step + 1 == ring.size();
@@ -391,6 +394,8 @@ absl::Status RingAttentionBackward(const RingLayout& layout, TensorView q, Tenso
   if (rows > 0) AttentionDelta(out, dout, delta, stream);
   Event gradient_arrival;
   for (int step = 0; step < ring.size(); ++step) {
+    const StreamSpan span(stream,
+                          {.name = "ring step", .kind = TraceKind::kRing, .ring_step = step});
     const bool last = step + 1 == ring.size();
     Event arrival;
     if (!last) {

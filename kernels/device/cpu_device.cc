@@ -8,11 +8,13 @@
 #include <mutex>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/device/check.h"
 #include "kernels/device/stream.h"
 #include "kernels/device/stream_state.h"
+#include "kernels/device/trace.h"
 
 namespace longspan {
 
@@ -21,10 +23,12 @@ struct CpuStreamState : Stream::State {
     const char* name;
     std::function<absl::Status()> body;
     bool always = false;  // runs on a failed stream too
+    TraceKind kind = TraceKind::kKernel;
+    bool traced = true;
   };
 
   CpuStreamState(Device& owner, const std::string& name)
-      : State(owner), worker([this, name] { Run(name); }) {}
+      : State(owner), row(name), worker([this] { Run(); }) {}
 
   ~CpuStreamState() override {
     {
@@ -50,24 +54,55 @@ struct CpuStreamState : Stream::State {
   Event Record() override {
     auto promise = std::make_shared<EventPromise>();
     Event event = promise->event();
-    Push({"record",
-          [this, promise] {
-            promise->Complete(failure);
-            return absl::OkStatus();
-          },
-          /*always=*/true});
+    Push({.name = "record",
+          .body =
+              [this, promise] {
+                promise->Complete(failure);
+                return absl::OkStatus();
+              },
+          .always = true,
+          .traced = false});
     return event;
   }
 
   void WaitFor(const Event& event) override {
-    Push({"wait", [this, event] {
-            const auto begin = std::chrono::steady_clock::now();
-            absl::Status status = event.Wait();
-            waited =
-                waited.load() +
-                std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-            return status;
-          }});
+    Push({.name = "wait",
+          .body =
+              [this, event] {
+                const auto begin = std::chrono::steady_clock::now();
+                absl::Status status = event.Wait();
+                waited =
+                    waited.load() +
+                    std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+                return status;
+              },
+          .kind = TraceKind::kWait});
+  }
+
+  void BeginSpan(const TraceLabel& label) override {
+    Push({.name = "begin span",
+          .body =
+              [this, label] {
+                open.push_back({label, TraceClock()});
+                return absl::OkStatus();
+              },
+          .always = true,
+          .traced = false});
+  }
+
+  void EndSpan() override {
+    Push({.name = "end span",
+          .body =
+              [this] {
+                const OpenSpan span = open.back();
+                open.pop_back();
+                if (TraceRecorder* trace = RecorderOf(device)) {
+                  trace->Record(span.label, trace->RowOf(row), span.begin_ns, TraceClock());
+                }
+                return absl::OkStatus();
+              },
+          .always = true,
+          .traced = false});
   }
 
   double waited_seconds() const override { return waited.load(); }
@@ -76,8 +111,18 @@ struct CpuStreamState : Stream::State {
 
   std::string Current() const override { return current.load(); }
 
-  void Run(const std::string& name) {
-    pthread_setname_np(pthread_self(), name.substr(0, 15).c_str());
+  // Runs `work`, with its time in the device's trace.
+  absl::Status RunTraced(const Work& work, TraceRecorder& trace) {
+    const int64_t begin = TraceClock();
+    absl::Status status = work.body();
+    TraceLabel label{work.name, work.kind};
+    if (!open.empty()) label = label.Within(open.back().label);
+    trace.Record(label, trace.RowOf(row), begin, TraceClock());
+    return status;
+  }
+
+  void Run() {
+    pthread_setname_np(pthread_self(), row.substr(0, 15).c_str());
     while (true) {
       Work work;
       {
@@ -89,12 +134,19 @@ struct CpuStreamState : Stream::State {
       }
       if (!failure.ok() && !work.always) continue;
       current = work.name;
-      absl::Status status = work.body();
+      TraceRecorder* trace = work.traced ? RecorderOf(device) : nullptr;
+      absl::Status status = trace == nullptr ? work.body() : RunTraced(work, *trace);
       current = "";
       if (failure.ok() && !status.ok()) failure = std::move(status);
     }
   }
 
+  struct OpenSpan {
+    TraceLabel label;
+    int64_t begin_ns = 0;
+  };
+
+  const std::string row;  // of the trace, and the thread's name
   std::mutex mutex;
   std::condition_variable changed;
   std::deque<Work> queue;
@@ -102,7 +154,8 @@ struct CpuStreamState : Stream::State {
   absl::Status failure;           // touched by the worker alone
   std::atomic<double> waited{0};  // written by the worker alone
   std::atomic<const char*> current{""};
-  std::thread worker;  // last: starts when the rest exists
+  std::vector<OpenSpan> open;  // spans; touched by the worker alone
+  std::thread worker;          // last: starts when the rest exists
 };
 
 class CpuDevice : public Device {

@@ -108,6 +108,18 @@ void Stream::WaitFor(const Event& event) { state_->WaitFor(event); }
 absl::Status Stream::Synchronize() { return state_->Synchronize(); }
 std::string Stream::Current() const { return state_->Current(); }
 double Stream::waited_seconds() const { return state_->waited_seconds(); }
+void Stream::BeginSpan(const TraceLabel& label) {
+  state_->spans.push_back(state_->spans.empty() ? label : label.Within(state_->spans.back()));
+  state_->BeginSpan(state_->spans.back());
+}
+void Stream::EndSpan() {
+  LONGSPAN_CHECK(!state_->spans.empty(), "no span of this stream is open");
+  state_->spans.pop_back();
+  state_->EndSpan();
+}
+TraceLabel Stream::span() const {
+  return state_->spans.empty() ? TraceLabel() : state_->spans.back();
+}
 void* Stream::native() const { return state_->native(); }
 
 }  // namespace longspan

@@ -14,6 +14,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -60,6 +61,8 @@ class EventPromise {
 enum class DeviceKind { kCpu, kCuda };
 
 class Device;
+class TraceRecorder;
+struct TraceLabel;
 
 // Move-only. Launch, Record and WaitFor may be called from any thread; order is the order of the
 // calls.
@@ -87,6 +90,12 @@ class Stream {
   std::string Current() const;
   // Seconds that the stream has spent waiting for events so far: what a rank was idle for.
   double waited_seconds() const;
+  // The work launched between these is one span of the device's trace: see StreamSpan in trace.h,
+  // which calls them. For one thread at a time.
+  void BeginSpan(const TraceLabel& label);
+  void EndSpan();
+  // The innermost open span; empty where there is none.
+  TraceLabel span() const;
   // The device's own handle, for the files that launch its kernels: a cudaStream_t; nullptr on the
   // CPU.
   void* native() const;
@@ -117,6 +126,13 @@ class Device {
   virtual MemoryTable& memory() = 0;
   // `name` labels the worker thread (at most 15 characters show).
   virtual Stream CreateStream(const std::string& name) = 0;
+
+  // Where this rank's timeline is recorded; nullptr: nowhere. Set it while no stream has work.
+  const std::shared_ptr<TraceRecorder>& trace() const { return trace_; }
+  void set_trace(std::shared_ptr<TraceRecorder> trace) { trace_ = std::move(trace); }
+
+ private:
+  std::shared_ptr<TraceRecorder> trace_;
 };
 
 }  // namespace longspan

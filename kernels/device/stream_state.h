@@ -5,9 +5,11 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "kernels/device/stream.h"
+#include "kernels/device/trace.h"
 
 namespace longspan {
 
@@ -23,8 +25,12 @@ struct Stream::State {
   virtual double waited_seconds() const { return 0; }
   // The device's own handle (cudaStream_t), nullptr on the CPU.
   virtual void* native() const { return nullptr; }
+  // Spans of a trace, in the order of the work around them. `label` is complete.
+  virtual void BeginSpan(const TraceLabel&) {}
+  virtual void EndSpan() {}
 
   Device& device;
+  std::vector<TraceLabel> spans;  // open, as the launching thread sees it
 };
 
 }  // namespace longspan

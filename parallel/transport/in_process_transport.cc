@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/device/check.h"
+#include "parallel/transport/exchange_trace.h"
 #include "parallel/transport/in_process_meetings.h"
 #include "parallel/transport/in_process_messages.h"
 #include "parallel/transport/in_process_tagged.h"
@@ -83,8 +84,10 @@ class InProcessNetwork::Endpoint : public Transport {
     }
     auto promise = std::make_shared<EventPromise>();
     const Event event = promise->event();
+    const ExchangeTrace trace(sends, receives, stream);
     stream.Launch("exchange", [state = state_, rank = rank_, sends = std::move(sends),
-                               receives = std::move(receives), promise] {
+                               receives = std::move(receives), promise, trace] {
+      trace.Posted(promise->event());
       state->messages.Post(rank, sends, receives, std::move(*promise));
     });
     return event;

@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/device/check.h"
 #include "kernels/device/memory.h"
+#include "parallel/transport/exchange_trace.h"
 #include "parallel/transport/mpi_progress.h"
 #include "parallel/transport/mpi_status.h"
 #include "parallel/transport/mpi_tagged.h"
@@ -160,8 +161,12 @@ class MpiTransport : public Transport {
     }
     auto promise = std::make_shared<EventPromise>();
     const Event event = promise->event();
-    stream.Launch("exchange", [this, sends = std::move(sends), receives = std::move(receives),
-                               promise] { progress_->Post(sends, receives, std::move(*promise)); });
+    const ExchangeTrace trace(sends, receives, stream);
+    stream.Launch("exchange",
+                  [this, sends = std::move(sends), receives = std::move(receives), promise, trace] {
+                    trace.Posted(promise->event());
+                    progress_->Post(sends, receives, std::move(*promise));
+                  });
     return event;
   }
 

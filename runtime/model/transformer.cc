@@ -7,6 +7,7 @@
 
 #include "kernels/activation.h"
 #include "kernels/cross_entropy.h"
+#include "kernels/device/trace.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
 #include "kernels/gemm.h"
@@ -174,6 +175,7 @@ void Transformer::ActivationForward(TensorView x, TensorView y, Stream& stream) 
 absl::Status Transformer::ForwardLayer(int layer, const TokenBatch& batch,
                                        AttentionPattern& attention, const LayerWeights& weights,
                                        Stream& stream) {
+  const StreamSpan span(stream, {.name = "layer", .kind = TraceKind::kTask, .layer = layer});
   const int at = activation_layer(layer), next = activation_layer(layer + 1);
   const Scratch s = Rows(batch.rows());
   const TensorView x = store_->Save(at, kInput);
@@ -207,6 +209,7 @@ absl::Status Transformer::ForwardLayer(int layer, const TokenBatch& batch,
 absl::Status Transformer::BackwardLayer(int layer, const TokenBatch& batch,
                                         AttentionPattern& attention, const LayerWeights& weights,
                                         const LayerWeights& gradients, Stream& stream) {
+  const StreamSpan span(stream, {.name = "layer", .kind = TraceKind::kTask, .layer = layer});
   const Scratch s = Rows(batch.rows());
   const TensorView x = store_->Load(layer, kInput, stream),
                    middle = store_->Load(layer, kMiddle, stream);
@@ -255,6 +258,7 @@ absl::Status Transformer::BackwardLayer(int layer, const TokenBatch& batch,
 
 absl::Status Transformer::Forward(const TokenBatch& batch, AttentionPattern& attention,
                                   const Weights& weights, Stream& stream) {
+  const StreamSpan span(stream, {"forward", TraceKind::kTask});
   store_->Begin(batch.rows());
   const TensorView x = store_->Save(activation_layer(0), kInput);
   EmbeddingForward(batch.ids, weights.embedding, /*accumulate=*/false, x, stream);
@@ -280,9 +284,13 @@ absl::Status Transformer::ForwardBackward(const TokenBatch& batch, AttentionPatt
   absl::Status status = Forward(batch, attention, weights, stream);
   if (!status.ok()) return status;
   const Scratch s = Rows(batch.rows());
-  FinalNorm(weights, batch.rows(), stream);
-  LinearCrossEntropy(s.normed, weights.head, batch.targets, losses, s.dnormed, gradients.head,
-                     s.logits, stream);
+  {
+    const StreamSpan span(stream, {"loss", TraceKind::kTask});
+    FinalNorm(weights, batch.rows(), stream);
+    LinearCrossEntropy(s.normed, weights.head, batch.targets, losses, s.dnormed, gradients.head,
+                       s.logits, stream);
+  }
+  const StreamSpan span(stream, {"backward", TraceKind::kTask});
   Zero(s.dresidual, stream);
   NormBackward(weights.final_norm, gradients.final_norm, s.dnormed,
                store_->Load(config_.layers, kInput, stream),

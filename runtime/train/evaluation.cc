@@ -4,6 +4,7 @@
 #include <numeric>
 #include <utility>
 
+#include "kernels/device/trace.h"
 #include "runtime/model/attention_pattern.h"
 
 namespace longspan {
@@ -38,7 +39,10 @@ absl::StatusOr<double> Evaluation::Run(Transformer& model, const Weights& weight
                                        RingWorkspace& workspace, Stream& stream) {
   auto sum = std::make_shared<double>(0.0);
   std::vector<std::unique_ptr<PlannedAttention>> patterns;  // alive while the work is queued
+  int32_t micro_batch = 0;
   for (const MicroBatchInputs& inputs : inputs_) {
+    const StreamSpan span(
+        stream, {.name = "micro-batch", .kind = TraceKind::kTask, .micro_batch = micro_batch++});
     patterns.push_back(
         std::make_unique<PlannedAttention>(inputs.ring, inputs.whole, transport, workspace));
     const TensorView rows = losses.Slice(0, 0, inputs.batch.rows());

@@ -9,11 +9,12 @@ namespace longspan {
 
 PlanAhead::PlanAhead(const Dataset& data, const Planner& planner, PlanRequest request,
                      int64_t batch_tokens, DataCursor cursor, int64_t first_step, int64_t end_step,
-                     const std::vector<CostVersion>& costs)
+                     const std::vector<CostVersion>& costs, std::shared_ptr<TraceRecorder> trace)
     : data_(data),
       planner_(planner),
       batch_tokens_(batch_tokens),
       end_step_(end_step),
+      trace_(std::move(trace)),
       request_(std::move(request)),
       cursor_(std::move(cursor)),
       asked_step_(first_step),
@@ -64,16 +65,20 @@ void PlanAhead::Run() {
       cost_version_ = costs_.front().version;
       costs_.pop_front();
     }
-    ++next_step_;
+    const int64_t step = next_step_++;
     lock.unlock();
-    absl::StatusOr<PlannedStep> planned = Plan();
+    absl::StatusOr<PlannedStep> planned = Plan(step);
     lock.lock();
     ready_.push_back(std::move(planned));
     changed_.notify_all();
   }
 }
 
-absl::StatusOr<PlannedStep> PlanAhead::Plan() {
+absl::StatusOr<PlannedStep> PlanAhead::Plan(int64_t step) {
+  // A step is named by the number that it has when it is done.
+  const HostSpan span(
+      trace_.get(), TraceRecorder::kPlannerRow,
+      {.name = "plan", .kind = TraceKind::kPlan, .step = static_cast<int32_t>(step + 1)});
   PlannedStep planned;
   planned.sequences = data_.NextBatch(cursor_, batch_tokens_);
   planned.after = cursor_;

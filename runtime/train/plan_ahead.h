@@ -6,11 +6,13 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "kernels/device/trace.h"
 #include "parallel/planner.h"
 #include "runtime/data/dataset.h"
 #include "runtime/train/cost_refit.h"
@@ -34,10 +36,12 @@ class PlanAhead {
   static constexpr int kDepth = 4;
 
   // Batches of `batch_tokens` from `cursor` on, for steps [first_step, end_step). `request` has all
-  // but the lengths; its cost holds until the first of `costs` that is in effect.
+  // but the lengths; its cost holds until the first of `costs` that is in effect. `trace`: where
+  // planning is recorded, or nullptr.
   PlanAhead(const Dataset& data, const Planner& planner, PlanRequest request, int64_t batch_tokens,
             DataCursor cursor, int64_t first_step, int64_t end_step,
-            const std::vector<CostVersion>& costs = {});
+            const std::vector<CostVersion>& costs = {},
+            std::shared_ptr<TraceRecorder> trace = nullptr);
   ~PlanAhead();
   PlanAhead(const PlanAhead&) = delete;
   PlanAhead& operator=(const PlanAhead&) = delete;
@@ -51,12 +55,13 @@ class PlanAhead {
 
  private:
   void Run();
-  absl::StatusOr<PlannedStep> Plan();
+  absl::StatusOr<PlannedStep> Plan(int64_t step);
 
   const Dataset& data_;
   const Planner& planner_;
   const int64_t batch_tokens_;
   const int64_t end_step_;
+  const std::shared_ptr<TraceRecorder> trace_;
   // Of the thread alone.
   PlanRequest request_;
   DataCursor cursor_;

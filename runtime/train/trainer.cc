@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "kernels/device/trace.h"
 #include "kernels/elementwise.h"
 #include "optim/gradient_norms.h"
 #include "parallel/planner.h"
@@ -17,6 +18,7 @@
 #include "runtime/metrics/run_log.h"
 #include "runtime/model/hugging_face.h"
 #include "runtime/model/transformer.h"
+#include "runtime/trace/run_trace.h"
 #include "runtime/train/agreement.h"
 #include "runtime/train/cost_refit.h"
 #include "runtime/train/evaluation.h"
@@ -64,6 +66,7 @@ class Trainer {
         folder_(FolderOf(request.config)),
         metrics_(folder_.metrics()),
         log_(transport.rank() == 0 ? RunLog::ToStandardError() : RunLog::Silent()),
+        trace_(request.trace, transport, device),
         stream_(device.CreateStream("compute")) {}
 
   absl::Status SetUp();
@@ -134,6 +137,7 @@ class Trainer {
   int64_t tokens_done_ = 0;
   double training_seconds_ = 0;
   bool stop_agreed_ = false;
+  RunTrace trace_;
 
   Stream stream_;  // last: its queued work may use all of the above
 };
@@ -254,9 +258,13 @@ absl::Status Trainer::StartOrRestore() {
 
 absl::StatusOr<PreparedStep> Trainer::Prepare() {
   const Clock::time_point begin = Clock::now();
-  absl::StatusOr<PlannedStep> planned = plans_->Next();
+  absl::StatusOr<PlannedStep> planned = [&] {
+    const HostSpan span(device_, {"wait for the plan", TraceKind::kPlan});
+    return plans_->Next();
+  }();
   if (!planned.ok()) return planned.status();
   PreparedStep prepared{*std::move(planned), {}};
+  const HostSpan span(device_, {"read tokens", TraceKind::kData});
   absl::StatusOr<std::vector<MicroBatchInputs>> inputs = ReadStepInputs(
       prepared.plan, transport_.rank(), prepared.sequences, *dataset_, device_.memory());
   if (!inputs.ok()) return inputs.status();
@@ -294,6 +302,7 @@ absl::Status Trainer::Update(const StepSumVector& sums, int64_t targets, StepMet
   ++run_.updates;
   const OptimizerStep step{metrics.rate, metrics.clip_factor / static_cast<double>(targets),
                            run_.updates};
+  const StreamSpan span(stream_, {"update", TraceKind::kUpdate});
   state_->Update(step, checkpoints_->Gates(stream_), stream_, norms_.adam_sum());
   return absl::OkStatus();
 }
@@ -312,9 +321,15 @@ absl::Status Trainer::Step(PreparedStep& current, PreparedStep* next) {
   start.Queue(stream_);
   const auto waited_before = std::make_shared<double>(0.0);
   stream_.Launch("mark", [this, waited_before] { *waited_before = stream_.waited_seconds(); });
-  Zero(state_->gradient_arena(), stream_);
+  {
+    const StreamSpan span(stream_, {"zero gradients", TraceKind::kTask});
+    Zero(state_->gradient_arena(), stream_);
+  }
   if (refit_ != nullptr) micro_batches.emplace_back().Queue(stream_);
+  int32_t micro_batch = 0;
   for (const MicroBatchInputs& inputs : current.inputs) {
+    const StreamSpan span(
+        stream_, {.name = "micro-batch", .kind = TraceKind::kTask, .micro_batch = micro_batch++});
     patterns_.push_back(
         std::make_unique<PlannedAttention>(inputs.ring, inputs.whole, transport_, ring_workspace_));
     const TensorView losses = losses_buffer_.Tensor(DType::kF32, {inputs.batch.rows()});
@@ -347,6 +362,8 @@ absl::Status Trainer::Step(PreparedStep& current, PreparedStep* next) {
   checkpoints_->CastVotes(save_votes.data());
 
   const TensorView sums = TensorView::Of(sums_.data(), {static_cast<int64_t>(sums_.size())});
+  auto reduction =
+      std::make_unique<StreamSpan>(stream_, TraceLabel{"reduce gradients", TraceKind::kReduction});
   state_->ReduceGradients(sums.Slice(0, 0, kGradientStatistics), stream_);
   stream_.Launch("step sums", [this, loss_sum, next_hash, stop, save_votes] {
     StepSumVector values{};
@@ -358,6 +375,7 @@ absl::Status Trainer::Step(PreparedStep& current, PreparedStep* next) {
     sums_[kAdamSum] = norms_.TakeAdamSum();
   });
   transport_.AllReduceSum(sums, stream_);
+  reduction.reset();
   reduced.Queue(stream_);
   if (absl::Status status = stream_.Synchronize(); !status.ok()) return status;
 
@@ -450,6 +468,7 @@ void Trainer::Report(const StepMetrics& m) {
 
 absl::Status Trainer::Evaluate() {
   if (evaluation_.tokens() == 0) return absl::OkStatus();
+  const HostSpan span(device_, {"evaluate", TraceKind::kEvaluation});
   const Clock::time_point begin = Clock::now();
   const TensorView losses = losses_buffer_.Tensor(DType::kF32, {config_.batch.micro_batch_tokens});
   absl::StatusOr<double> loss =
@@ -490,6 +509,8 @@ absl::Status Trainer::Run() {
         absl::StrCat("nothing to do: the run already has its ", config_.run.steps, " steps"));
     return absl::OkStatus();
   }
+  if (absl::Status status = trace_.Start(run_.step + 1, stream_, *log_); !status.ok())
+    return status;
   absl::StatusOr<PlanRequest> request =
       PlanRequestOf(config_, run_.model, transport_.size(), transport_.ranks_on_node());
   if (!request.ok()) return request.status();
@@ -500,11 +521,14 @@ absl::Status Trainer::Run() {
   }
   plans_ =
       std::make_unique<PlanAhead>(*dataset_, *planner_, *std::move(request), config_.batch.tokens,
-                                  run_.cursor, run_.step, end, run_.costs);
+                                  run_.cursor, run_.step, end, run_.costs, device_.trace());
   absl::StatusOr<PreparedStep> current = Prepare();
   if (absl::Status status = Agree(transport_, current.status()); !status.ok()) return status;
   const int64_t evaluate = config_.metrics.evaluate_every;
   while (run_.step < end && !stop_agreed_) {
+    if (absl::Status status = trace_.BeginStep(run_.step + 1, stream_, *log_); !status.ok())
+      return status;
+    const HostSpan span(device_, {"step", TraceKind::kStep});
     PreparedStep next;
     const bool last = run_.step + 1 == end;
     if (absl::Status status = Step(*current, last ? nullptr : &next); !status.ok()) return status;
@@ -514,7 +538,10 @@ absl::Status Trainer::Run() {
     if (evaluate > 0 && run_.step % evaluate == 0 && run_.step < config_.run.steps) {
       if (absl::Status status = Evaluate(); !status.ok()) return status;
     }
-    if (absl::Status status = checkpoints_->SaveIfDue(run_, stream_); !status.ok()) return status;
+    {
+      const HostSpan save(device_, {"save checkpoint", TraceKind::kCheckpoint});
+      if (absl::Status status = checkpoints_->SaveIfDue(run_, stream_); !status.ok()) return status;
+    }
     *current = std::move(next);
   }
   if (absl::Status status = norms_.Finish(transport_, stream_); !status.ok()) return status;
@@ -522,7 +549,11 @@ absl::Status Trainer::Run() {
   if (complete) {
     if (absl::Status status = Evaluate(); !status.ok()) return status;
   }
-  if (absl::Status status = checkpoints_->Finish(run_, stream_); !status.ok()) return status;
+  {
+    const HostSpan span(device_, {"commit checkpoint", TraceKind::kCheckpoint});
+    if (absl::Status status = checkpoints_->Finish(run_, stream_); !status.ok()) return status;
+  }
+  if (absl::Status status = trace_.Finish(stream_, *log_); !status.ok()) return status;
   if (complete) {
     log_->Info(absl::StrFormat(
         "done: %d steps, loss %.4f -> %.4f%s, %s targets in %s here, %s tok/s", run_.step,

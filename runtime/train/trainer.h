@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "kernels/device/stream.h"
 #include "parallel/transport/transport.h"
+#include "runtime/trace/run_trace.h"
 #include "runtime/train/run_config.h"
 
 namespace longspan {
@@ -20,7 +21,8 @@ struct TrainRequest {
   std::vector<ConfigEntry> entries;
   std::string config_toml;  // written to the run's folder
   std::string resume;  // "": a fresh run; "auto": from its newest checkpoint; or a step directory
-  int64_t stop_after = 0;      // updates of this call; 0: until run.steps
+  int64_t stop_after = 0;  // updates of this call; 0: until run.steps
+  TraceOptions trace;
   std::string resume_command;  // shown when the run stops before its end
   // Set by a signal handler: all ranks finish the step, commit and return OK.
   const std::atomic<bool>* stop_requested = nullptr;

@@ -26,6 +26,22 @@ micro_batch_tokens = 2000
 TOML
 mpi=(mpirun --oversubscribe --bind-to none -n 2)
 
+# A trace, and what is no trace.
+accepts "$longspan" train good.toml --set run.name=traced --ranks 2 --trace runs/traced/traces/all.json
+accepts "$longspan" trace summary runs/traced/traces/all.json
+grep -q 'busiest: rank' out.txt || { echo "FAILED: no summary"; cat out.txt; failures=$((failures + 1)); }
+accepts "$longspan" trace summary runs/traced/traces/all.json --json
+[[ $(wc -l <out.txt) -eq 1 ]] && grep -q '^{"seconds":' out.txt || { echo "FAILED: --json"; failures=$((failures + 1)); }
+refuses 'not a trace' "$longspan" trace summary good.toml
+refuses 'nowhere.json: cannot read' "$longspan" trace summary nowhere.json
+refuses 'FROM:TO' "$longspan" train good.toml --trace trace.json --trace-steps 5
+refuses 'FROM:TO' "$longspan" train good.toml --trace trace.json --trace-steps 5:4
+refuses '--trace' "$longspan" train good.toml --trace-steps 1:4
+refuses 'the next step is 4' "$longspan" train good.toml --set run.name=traced --set run.steps=5 --ranks 2 \
+  --set schedule.on_budget_change=hold \
+  --resume auto --trace trace.json --trace-steps 1:2
+"$longspan" trace summary --help | grep -q 'Example' || { echo "FAILED: no example in --help"; failures=$((failures + 1)); }
+
 sed 's/steps = 3/step = 3/' good.toml >unknown.toml
 refuses 'unknown.toml:2: unknown key "run.step"; the nearest known key is "run.steps"' "$longspan" train unknown.toml
 refuses 'unknown.toml:2: unknown key' "${mpi[@]}" "$longspan" train unknown.toml
