@@ -11,6 +11,9 @@ namespace longspan {
 void Zero(TensorView x, Stream& stream);
 // y = x, same shape (up to 3 dimensions) and dtype; rows of either side may be strided.
 void Copy(TensorView x, TensorView y, Stream& stream);
+// y = x, same shape (up to 3 dimensions); f32 or bf16 on either side, f32 is rounded to the nearest
+// bf16, ties to even. Rows of either side may be strided.
+void Convert(TensorView x, TensorView y, Stream& stream);
 // y += x.
 void Add(TensorView x, TensorView y, Stream& stream);
 // y[r] += bias for every row. y: (rows, width); bias: (width).

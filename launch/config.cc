@@ -384,6 +384,10 @@ const std::vector<Key>& Table() {
               "a resume with other run.steps: \"refuse\", \"retime\", \"rescale\", \"hold\", \"finish\"",
               OneOf(VALUE(schedule.on_budget_change), {"refuse", "retime", "rescale", "hold", "finish"})),
 
+      MakeKey("attention", "wire", FIELD(attention.wire), kMayChange,
+              "keys and values between ranks travel as \"f32\" or, in half the bytes and rounded, \"bf16\"",
+              OneOf(VALUE(attention.wire), {"f32", "bf16"})),
+
       MakeKey("planner", "policy", FIELD(planner.policy), kMayChange,
               "\"skyline\", \"bytescale\", \"naive\" or \"static\": how sequences are given to ranks",
               OneOf(VALUE(planner.policy), {"skyline", "bytescale", "naive", "static"})),

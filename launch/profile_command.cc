@@ -54,6 +54,7 @@ absl::StatusOr<Prepared> Prepare(const Options& options, int ranks_here) {
   if (!model.ok()) return model.status();
   Prepared prepared;
   prepared.request.model = *std::move(model);
+  prepared.request.attention = AttentionOf(config->values);
   prepared.request.micro_batch_tokens = config->values.batch.micro_batch_tokens;
   prepared.request.seconds = options.seconds;
   if (isatty(STDERR_FILENO) != 0) {

@@ -1,5 +1,6 @@
 #include "kernels/elementwise.h"
 
+#include <bit>
 #include <cstring>
 #include <vector>
 
@@ -50,7 +51,6 @@ struct Runs {
 };
 
 Runs RunsOf(const TensorView& x, const TensorView& y) {
-  LONGSPAN_CHECK(x.dtype() == y.dtype(), "dtypes differ");
   LONGSPAN_CHECK(x.rank() == y.rank() && x.rank() >= 1 && x.rank() <= 3,
                  "expects two tensors of one shape with 1 to 3 dimensions");
   for (int axis = 0; axis < x.rank(); ++axis)
@@ -86,6 +86,20 @@ void ForRuns(ThreadPool& threads, const Runs& runs, int64_t elements, const Body
   });
 }
 
+// The compiler turns both loops into SIMD code; there is nothing to choose at run time.
+void ToBf16(const float* x, int64_t count, uint16_t* y) {
+  for (int64_t i = 0; i < count; ++i) {
+    const uint32_t bits = std::bit_cast<uint32_t>(x[i]);
+    const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
+    const uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
+    y[i] = static_cast<uint16_t>((nan ? bits | 0x400000u : rounded) >> 16);
+  }
+}
+
+void FromBf16(const uint16_t* x, int64_t count, float* y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = std::bit_cast<float>(uint32_t{x[i]} << 16);
+}
+
 }  // namespace
 
 HWY_EXPORT(AddRow);
@@ -100,6 +114,7 @@ void Zero(TensorView x, Stream& stream) {
 }
 
 void Copy(TensorView x, TensorView y, Stream& stream) {
+  LONGSPAN_CHECK(x.dtype() == y.dtype(), "dtypes differ");
   const Runs runs = RunsOf(x, y);
   stream.Launch("copy", [=, threads = &stream.device().threads()] {
     const int64_t size = SizeOf(x.dtype());
@@ -111,8 +126,25 @@ void Copy(TensorView x, TensorView y, Stream& stream) {
   });
 }
 
+void Convert(TensorView x, TensorView y, Stream& stream) {
+  if (x.dtype() == y.dtype()) return Copy(x, y, stream);
+  const bool narrows = x.dtype() == DType::kF32 && y.dtype() == DType::kBF16;
+  LONGSPAN_CHECK(narrows || (x.dtype() == DType::kBF16 && y.dtype() == DType::kF32),
+                 "Convert knows f32 and bf16");
+  const Runs runs = RunsOf(x, y);
+  stream.Launch("convert", [=, threads = &stream.device().threads()] {
+    ForRuns(*threads, runs, x.elements(), [&](int64_t x_at, int64_t y_at, int64_t count) {
+      if (narrows) {
+        ToBf16(x.data<float>() + x_at, count, static_cast<uint16_t*>(y.raw()) + y_at);
+      } else {
+        FromBf16(static_cast<const uint16_t*>(x.raw()) + x_at, count, y.data<float>() + y_at);
+      }
+    });
+  });
+}
+
 void Add(TensorView x, TensorView y, Stream& stream) {
-  LONGSPAN_CHECK(x.dtype() == DType::kF32, "Add expects f32");
+  LONGSPAN_CHECK(x.dtype() == DType::kF32 && y.dtype() == DType::kF32, "Add expects f32");
   const Runs runs = RunsOf(x, y);
   stream.Launch("add", [=, threads = &stream.device().threads()] {
     const float* const from = x.data<float>();

@@ -151,7 +151,8 @@ absl::StatusOr<double> Profiler::Measure(const Case& one) {
   }
   if (absl::Status status = transport_.Barrier(); !status.ok()) return status;
   if (!takes_part) return 0.0;
-  attention_ = std::make_unique<PlannedAttention>(ring, whole, transport_, workspace_);
+  attention_ =
+      std::make_unique<PlannedAttention>(ring, whole, request_.attention, transport_, workspace_);
   const Clock::time_point begin = Clock::now();
   absl::Status status =
       model_->ForwardBackward(batch, *attention_, weights_, gradients_,

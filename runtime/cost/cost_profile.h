@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "kernels/device/stream.h"
 #include "parallel/cost_model.h"
+#include "parallel/ring_attention.h"
 #include "parallel/transport/transport.h"
 #include "runtime/model/model_config.h"
 
@@ -18,6 +19,7 @@ namespace longspan {
 
 struct ProfileRequest {
   ModelConfig model;
+  AttentionOptions attention;
   int64_t micro_batch_tokens = 0;  // most tokens a rank; fewer are measured where time is short
   double seconds = 90;             // about how long to measure; at least three rounds are
   // Called on rank 0 with the share done, in [0, 1].

@@ -5,12 +5,13 @@
 namespace longspan {
 
 PlannedAttention::PlannedAttention(std::optional<RingLayout> ring,
-                                   const std::vector<int64_t>& whole, Transport& transport,
+                                   const std::vector<int64_t>& whole,
+                                   const AttentionOptions& options, Transport& transport,
                                    RingWorkspace& workspace)
-    : ring_(std::move(ring)), transport_(transport), workspace_(workspace) {
+    : ring_(std::move(ring)), options_(options), transport_(transport), workspace_(workspace) {
   int64_t row = ring_.has_value() ? ring_->rows() : 0;
   for (int64_t length : whole) {
-    spans_.push_back({row, length, row, length, /*causal=*/true});
+    whole_.push_back({row, length, row, length, /*causal=*/true});
     row += length;
   }
 }
@@ -18,11 +19,10 @@ PlannedAttention::PlannedAttention(std::optional<RingLayout> ring,
 absl::Status PlannedAttention::Forward(int, TensorView q, TensorView k, TensorView v, float scale,
                                        TensorView out, TensorView lse, Stream& stream) {
   if (ring_.has_value()) {
-    absl::Status status =
-        RingAttentionForward(*ring_, q, k, v, scale, out, lse, transport_, stream, &workspace_);
-    if (!status.ok()) return status;
+    return RingAttentionForward(*ring_, whole_, options_, q, k, v, scale, out, lse, transport_,
+                                stream, &workspace_);
   }
-  if (!spans_.empty()) AttentionForward(q, k, v, spans_, scale, out, lse, stream);
+  if (!whole_.empty()) AttentionForward(q, k, v, whole_, scale, out, lse, stream);
   return absl::OkStatus();
 }
 
@@ -30,14 +30,13 @@ absl::Status PlannedAttention::Backward(int, TensorView q, TensorView k, TensorV
                                         TensorView out, TensorView lse, TensorView dout,
                                         float scale, TensorView delta, TensorView dq, TensorView dk,
                                         TensorView dv, Stream& stream) {
+  if (q.dim(0) > 0) AttentionDelta(out, dout, delta, stream);
   if (ring_.has_value()) {
-    absl::Status status = RingAttentionBackward(*ring_, q, k, v, out, lse, dout, scale, dq, dk, dv,
-                                                transport_, stream, &workspace_);
-    if (!status.ok()) return status;
+    return RingAttentionBackward(*ring_, whole_, options_, q, k, v, dout, lse, delta, scale, dq, dk,
+                                 dv, transport_, stream, &workspace_);
   }
-  if (!spans_.empty()) {
-    AttentionDelta(out, dout, delta, stream);
-    AttentionBackward(q, k, v, dout, lse, delta, spans_, scale, dq, dk, dv, stream);
+  if (!whole_.empty()) {
+    AttentionBackward(q, k, v, dout, lse, delta, whole_, scale, dq, dk, dv, stream);
   }
   return absl::OkStatus();
 }

@@ -35,7 +35,7 @@ class PlannedAttention : public AttentionPattern {
   // `whole`: lengths of the whole sequences, in row order after the ring's rows. `transport` must
   // outlive this object.
   PlannedAttention(std::optional<RingLayout> ring, const std::vector<int64_t>& whole,
-                   Transport& transport, RingWorkspace& workspace);
+                   const AttentionOptions& options, Transport& transport, RingWorkspace& workspace);
 
   absl::Status Forward(int layer, TensorView q, TensorView k, TensorView v, float scale,
                        TensorView out, TensorView lse, Stream& stream) override;
@@ -45,7 +45,8 @@ class PlannedAttention : public AttentionPattern {
 
  private:
   std::optional<RingLayout> ring_;
-  std::vector<AttentionSpan> spans_;
+  std::vector<AttentionSpan> whole_;
+  AttentionOptions options_;
   Transport& transport_;
   RingWorkspace& workspace_;
 };

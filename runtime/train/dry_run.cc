@@ -9,7 +9,7 @@
 #include "kernels/cross_entropy.h"
 #include "nlohmann/json.hpp"
 #include "parallel/planner.h"
-#include "parallel/ring_attention.h"
+#include "parallel/ring_traffic.h"
 #include "runtime/metrics/run_log.h"
 #include "runtime/train/run_schedule.h"
 #include "runtime/train/run_setup.h"
@@ -29,16 +29,6 @@ struct Estimate {
   int64_t ring_bytes = 0;      // of all ranks, a step, mean
   int64_t gradient_bytes = 0;  // a rank, a step: reduce-scatter and all-gather
 };
-
-int64_t RingBytes(const StepPlan& plan, const ModelConfig& model) {
-  int64_t bytes = 0;
-  for (const SequenceGroup& group : plan.groups) {
-    const RingLayout layout{group.ranks, 0, {plan.lengths[group.sequence]}};
-    bytes += model.layers * (RingForwardBytes(layout, model.kv_width()) +
-                             RingBackwardBytes(layout, model.kv_width()));
-  }
-  return bytes;
-}
 
 absl::StatusOr<Estimate> Sample(const RunConfig& config, const Dataset& dataset,
                                 const ModelConfig& model, int ranks) {
@@ -81,7 +71,8 @@ absl::StatusOr<Estimate> Sample(const RunConfig& config, const Dataset& dataset,
     }
     e.worst_gap = std::max(e.worst_gap, plan->certificate.gap);
     e.mean_gap += plan->certificate.gap;
-    e.ring_bytes += RingBytes(*plan, model);
+    for (int64_t bytes : RingBytesByRank(*plan, AttentionOf(config), model.kv_width()))
+      e.ring_bytes += model.layers * bytes;
   }
   e.mean_gap /= static_cast<double>(e.steps);
   e.ring_bytes /= e.steps;

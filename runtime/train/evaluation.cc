@@ -10,9 +10,11 @@
 namespace longspan {
 
 absl::StatusOr<Evaluation> Evaluation::Create(const Dataset& data, int64_t tokens,
-                                              const Planner& planner, PlanRequest request, int rank,
+                                              const Planner& planner, PlanRequest request,
+                                              const AttentionOptions& attention, int rank,
                                               MemoryTable& memory) {
   Evaluation evaluation;
+  evaluation.attention_ = attention;
   const std::vector<SequenceRef>& all = data.validation();
   const int64_t total =
       std::accumulate(all.begin(), all.end(), int64_t{0},
@@ -43,8 +45,8 @@ absl::StatusOr<double> Evaluation::Run(Transformer& model, const Weights& weight
   for (const MicroBatchInputs& inputs : inputs_) {
     const StreamSpan span(
         stream, {.name = "micro-batch", .kind = TraceKind::kTask, .micro_batch = micro_batch++});
-    patterns.push_back(
-        std::make_unique<PlannedAttention>(inputs.ring, inputs.whole, transport, workspace));
+    patterns.push_back(std::make_unique<PlannedAttention>(inputs.ring, inputs.whole, attention_,
+                                                          transport, workspace));
     const TensorView rows = losses.Slice(0, 0, inputs.batch.rows());
     absl::Status status = model.Evaluate(inputs.batch, *patterns.back(), weights, rows, stream);
     if (!status.ok()) return status;

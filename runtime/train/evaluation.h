@@ -24,7 +24,8 @@ class Evaluation {
   // Sequences evenly spread over the validation documents, of `tokens` targets at most or one in
   // all; `request` has all but the lengths. Not collective; the same on every rank.
   static absl::StatusOr<Evaluation> Create(const Dataset& data, int64_t tokens,
-                                           const Planner& planner, PlanRequest request, int rank,
+                                           const Planner& planner, PlanRequest request,
+                                           const AttentionOptions& attention, int rank,
                                            MemoryTable& memory);
 
   // Targets; 0: the data has no validation sequences, and Run must not be called.
@@ -36,6 +37,7 @@ class Evaluation {
                              Transport& transport, RingWorkspace& workspace, Stream& stream);
 
  private:
+  AttentionOptions attention_;
   StepPlan plan_;
   std::vector<MicroBatchInputs> inputs_;  // of this rank
 };

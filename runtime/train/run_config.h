@@ -56,6 +56,9 @@ struct RunConfig {
     bool tie_embeddings = false;
     std::string init = "random";
   } model;
+  struct Attention {
+    std::string wire = "f32";
+  } attention;
   struct Batch {
     int64_t tokens = 65536;
     int64_t micro_batch_tokens = 8192;

@@ -115,6 +115,10 @@ OptimizerConfig OptimizerOf(const RunConfig& config) {
                      config.optimizer.weight_decay};
 }
 
+AttentionOptions AttentionOf(const RunConfig& config) {
+  return {.wire = config.attention.wire == "bf16" ? DType::kBF16 : DType::kF32};
+}
+
 CostModel FixedCostModel(const ModelConfig& model) {
   return AnalyticCostModel(model.MatmulParameters(), model.layers, model.width, model.kv_width(),
                            kNominalFlopsPerSecond, kNominalBytesPerSecond);

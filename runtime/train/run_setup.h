@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "optim/sharded_optimizer.h"
 #include "parallel/planner.h"
+#include "parallel/ring_attention.h"
 #include "parallel/transport/transport.h"
 #include "runtime/data/dataset.h"
 #include "runtime/metrics/run_log.h"
@@ -38,6 +39,7 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const RunConfig& config);
 absl::StatusOr<ModelConfig> ModelOf(const RunConfig& config, const Dataset& dataset);
 
 OptimizerConfig OptimizerOf(const RunConfig& config);
+AttentionOptions AttentionOf(const RunConfig& config);
 // From operation counts, for a nominal core: plans depend on the ratios alone.
 CostModel FixedCostModel(const ModelConfig& model);
 // Of every step of a run on `ranks` ranks, without lengths. Errors of a cost file name it.

@@ -1,6 +1,5 @@
 #include "runtime/train/step_inputs.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "kernels/device/check.h"
@@ -8,22 +7,12 @@
 namespace longspan {
 namespace {
 
-// Group slices in group order, so that every member of a ring sees its sequences alike; then whole
-// sequences.
-std::vector<SequenceSlice> InRowOrder(std::vector<SequenceSlice> slices) {
-  std::stable_sort(slices.begin(), slices.end(),
-                   [](const SequenceSlice& a, const SequenceSlice& b) {
-                     if ((a.group < 0) != (b.group < 0)) return b.group < 0;
-                     return a.group < b.group;
-                   });
-  return slices;
-}
-
 absl::StatusOr<MicroBatchInputs> ReadMicroBatch(const StepPlan& plan, int rank,
                                                 const MicroBatch& micro_batch,
                                                 const std::vector<SequenceRef>& sequences,
                                                 const Dataset& dataset, MemoryTable& memory) {
   MicroBatchInputs inputs;
+  inputs.ring = RingOf(plan, rank, micro_batch);
   const int64_t rows = micro_batch.tokens();
   absl::StatusOr<Buffer> buffer =
       Buffer::Allocate(memory, 3 * rows * SizeOf(DType::kI32), "tokens", Placement::kPinnedHost);
@@ -38,19 +27,8 @@ absl::StatusOr<MicroBatchInputs> ReadMicroBatch(const StepPlan& plan, int rank,
 
   std::vector<int32_t> tokens;
   int64_t row = 0;
-  for (const SequenceSlice& slice : InRowOrder(micro_batch.slices)) {
-    const int64_t length = plan.lengths[slice.sequence];
-    if (slice.group < 0) {
-      inputs.whole.push_back(length);
-    } else {
-      const std::vector<int>& ranks = plan.groups[slice.group].ranks;
-      if (!inputs.ring.has_value()) {
-        const auto member = std::find(ranks.begin(), ranks.end(), rank);
-        LONGSPAN_CHECK(member != ranks.end(), "a slice on a rank outside its group");
-        inputs.ring = RingLayout{ranks, static_cast<int>(member - ranks.begin()), {}};
-      }
-      inputs.ring->lengths.push_back(length);
-    }
+  for (const SequenceSlice& slice : InRowOrder(micro_batch)) {
+    if (slice.group < 0) inputs.whole.push_back(plan.lengths[slice.sequence]);
     for (const TokenRange& range : slice.ranges) {
       tokens.resize(range.size() + 1);
       absl::Status status =

@@ -10,7 +10,7 @@
 #include "absl/status/statusor.h"
 #include "kernels/device/memory.h"
 #include "parallel/plan.h"
-#include "parallel/ring_attention.h"
+#include "parallel/ring_layout.h"
 #include "runtime/data/dataset.h"
 #include "runtime/model/transformer.h"
 

@@ -211,9 +211,9 @@ absl::Status Trainer::SetUp() {
     absl::StatusOr<PlanRequest> request =
         PlanRequestOf(config_, run_.model, transport_.size(), transport_.ranks_on_node());
     if (!request.ok()) return request.status();
-    absl::StatusOr<Evaluation> made =
-        Evaluation::Create(*dataset_, config_.metrics.evaluate_tokens, *planner_,
-                           *std::move(request), transport_.rank(), device_.memory());
+    absl::StatusOr<Evaluation> made = Evaluation::Create(
+        *dataset_, config_.metrics.evaluate_tokens, *planner_, *std::move(request),
+        AttentionOf(config_), transport_.rank(), device_.memory());
     if (made.ok()) evaluation_ = *std::move(made);
     return made.status();
   };
@@ -330,8 +330,8 @@ absl::Status Trainer::Step(PreparedStep& current, PreparedStep* next) {
   for (const MicroBatchInputs& inputs : current.inputs) {
     const StreamSpan span(
         stream_, {.name = "micro-batch", .kind = TraceKind::kTask, .micro_batch = micro_batch++});
-    patterns_.push_back(
-        std::make_unique<PlannedAttention>(inputs.ring, inputs.whole, transport_, ring_workspace_));
+    patterns_.push_back(std::make_unique<PlannedAttention>(
+        inputs.ring, inputs.whole, AttentionOf(config_), transport_, ring_workspace_));
     const TensorView losses = losses_buffer_.Tensor(DType::kF32, {inputs.batch.rows()});
     absl::Status status = model_->ForwardBackward(
         inputs.batch, *patterns_.back(), state_->weights(), state_->gradients(), losses, stream_);

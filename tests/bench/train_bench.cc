@@ -170,7 +170,7 @@ class BenchmarkRank {
     if (absl::Status status = transport_.Barrier(); !status.ok()) return status;
     const Clock::time_point begin = Clock::now();
 
-    PlannedAttention attention(inputs_.ring, inputs_.whole, transport_, ring_workspace_);
+    PlannedAttention attention(inputs_.ring, inputs_.whole, {}, transport_, ring_workspace_);
     std::vector<double> sums(kStepSums);
     const TensorView sums_view = TensorView::Of(sums.data(), {kStepSums});
     Zero(state_->gradient_arena(), stream_);

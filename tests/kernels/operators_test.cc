@@ -271,6 +271,50 @@ TEST_F(OperatorsTest, CopyMovesBetweenDifferentStrides) {
   }
 }
 
+TEST_F(OperatorsTest, ConvertRoundsToTheNearestBf16TiesToEven) {
+  const float inf = std::numeric_limits<float>::infinity();
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  // 1 + 2^-8 lies between 1 and 1 + 2^-7, 1 + 3 * 2^-8 between that and 1 + 2^-6.
+  std::vector<float> x = {1.0f, 1.00390625f, 1.01171875f, 1.00390637f, -1.00390625f, 3.4e38f,
+                          inf,  -inf,        0.0f,        -0.0f,       1e-40f,       nan};
+  const std::vector<float> wanted = {1.0f, 1.0f, 1.015625f, 1.0078125f, -1.0f,  inf,
+                                     inf,  -inf, 0.0f,      -0.0f,      1e-40f, nan};
+  std::vector<uint16_t> narrow(x.size());
+  std::vector<float> back(x.size());
+  const TensorView bf16(narrow.data(), DType::kBF16, {static_cast<int64_t>(x.size())});
+  Convert(TensorView::Of(x.data(), {static_cast<int64_t>(x.size())}), bf16, stream_);
+  Convert(bf16, TensorView::Of(back.data(), {static_cast<int64_t>(x.size())}), stream_);
+  ASSERT_TRUE(stream_.Synchronize().ok());
+  for (size_t i = 0; i + 1 < x.size(); ++i) {
+    if (std::abs(x[i]) < 1e-38f && x[i] != 0) {
+      EXPECT_NEAR(back[i], x[i], 1e-40f) << i;  // subnormal
+    } else {
+      EXPECT_EQ(back[i], wanted[i]) << i;
+    }
+    EXPECT_EQ(std::signbit(back[i]), std::signbit(x[i])) << i;
+  }
+  EXPECT_TRUE(std::isnan(back.back()));
+}
+
+TEST_F(OperatorsTest, ConvertMovesBetweenStridesAndRoundsEveryElement) {
+  std::vector<float> wide = Normal(300 * 10, 8), back(300 * 10, -1);
+  std::vector<uint16_t> narrow(300 * 4);
+  const TensorView bf16(narrow.data(), DType::kBF16, {300, 4});
+  Convert(TensorView::Of(wide.data(), {300, 10}).Slice(1, 3, 7), bf16, stream_);
+  Convert(bf16, TensorView::Of(back.data(), {300, 10}).Slice(1, 3, 7), stream_);
+  ASSERT_TRUE(stream_.Synchronize().ok());
+  for (int r = 0; r < 300; ++r) {
+    for (int c = 0; c < 10; ++c) {
+      const float value = wide[r * 10 + c], got = back[r * 10 + c];
+      if (c < 3 || c >= 7) {
+        ASSERT_EQ(got, -1);
+      } else {
+        ASSERT_LE(std::abs(got - value), std::ldexp(std::abs(value), -8)) << value;
+      }
+    }
+  }
+}
+
 TEST_F(OperatorsTest, EmptyTensorsAreLeftAlone) {
   float weight = 1, dweight = 5;
   double statistics[3] = {1, 2, 3};

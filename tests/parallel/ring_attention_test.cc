@@ -8,6 +8,7 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
@@ -175,9 +176,13 @@ double Tolerance(const Result& expected) {
   return 1e-6 * std::max(5.0, largest / 5);
 }
 
+// Half a unit of bf16's eighth bit is 2^-9 of a value; errors of keys and values reach the results
+// through sums of many, and gradients take them in twice.
+constexpr double kBf16WireTolerance = 6e-3;
+
 void ExpectNear(const Result& got, const Result& expected, const Result& reference,
-                const Shape& shape, const std::string& what) {
-  const double tolerance = Tolerance(reference);
+                const Shape& shape, DType wire, const std::string& what) {
+  const double tolerance = wire == DType::kF32 ? Tolerance(reference) : kBf16WireTolerance;
   EXPECT_LT(RelativeError(got.out, expected.out), tolerance) << what << ": out";
   EXPECT_LT(RelativeError(got.lse, expected.lse, 1), tolerance) << what << ": lse";
   // Of a single token dq and dk are zero but for rounding: measured by the gradients together. What
@@ -223,9 +228,29 @@ class Rows {
   TensorView view_;
 };
 
-// Calls body(sequence, position, row) for every row of a member, in the order of the layout.
+// What one member computes: its share of the ring, and sequences of its own in the rows after it.
+struct Member {
+  RingLayout layout;
+  std::vector<int64_t> whole;  // lengths
+  size_t first_whole = 0;      // index of the first of them among all sequences
+  AttentionOptions options;
+
+  int64_t rows() const { return std::accumulate(whole.begin(), whole.end(), layout.rows()); }
+  std::vector<AttentionSpan> WholeSpans() const {
+    std::vector<AttentionSpan> spans;
+    int64_t row = layout.rows();
+    for (int64_t length : whole) {
+      spans.push_back({row, length, row, length, /*causal=*/true});
+      row += length;
+    }
+    return spans;
+  }
+};
+
+// Calls body(sequence, position, row) for every row of a member.
 template <typename Body>
-void ForRows(const RingLayout& layout, const Body& body) {
+void ForRows(const Member& member, const Body& body) {
+  const RingLayout& layout = member.layout;
   int64_t row = 0;
   for (size_t sequence = 0; sequence < layout.lengths.size(); ++sequence) {
     for (const TokenRange& range : ZigzagRanges(
@@ -233,6 +258,11 @@ void ForRows(const RingLayout& layout, const Body& body) {
       for (int64_t position = range.begin; position < range.end; ++position) {
         body(sequence, position, row++);
       }
+    }
+  }
+  for (size_t i = 0; i < member.whole.size(); ++i) {
+    for (int64_t position = 0; position < member.whole[i]; ++position) {
+      body(member.first_whole + i, position, row++);
     }
   }
 }
@@ -243,16 +273,17 @@ struct Bytes {
 
 // One member's forward and backward pass; its rows of the results go to `results`, each row written
 // by one rank.
-absl::Status RunMember(const RingLayout& layout, const Shape& shape, int64_t gap,
+absl::Status RunMember(const Member& member, const Shape& shape, int64_t gap,
                        const std::vector<Sequence>& sequences, Transport& transport, Device& device,
                        std::vector<Result>& results, Bytes& bytes) {
-  const int64_t rows = layout.rows();
+  const int64_t rows = member.rows();
   const int h = shape.heads, kvh = shape.kv_heads, d = shape.head_dim;
   Rows q(rows, h, d, gap), k(rows, kvh, d, gap), v(rows, kvh, d, gap), dout(rows, h, d, 0);
   Rows out(rows, h, d, 0), dq(rows, h, d, gap), dk(rows, kvh, d, gap), dv(rows, kvh, d, gap);
-  std::vector<float> lse((rows + Rows::kExtra) * h, kNaN);
+  std::vector<float> lse((rows + Rows::kExtra) * h, kNaN), delta = lse;
   const TensorView lse_view = TensorView::Of(lse.data(), {rows + Rows::kExtra, h});
-  ForRows(layout, [&](size_t s, int64_t position, int64_t row) {
+  const TensorView delta_view = TensorView::Of(delta.data(), {rows + Rows::kExtra, h});
+  ForRows(member, [&](size_t s, int64_t position, int64_t row) {
     const Sequence& from = sequences[s];
     auto copy = [&](const std::vector<float>& all, int64_t width, Rows& to) {
       std::copy_n(all.data() + position * width, width, to.row(row));
@@ -261,22 +292,32 @@ absl::Status RunMember(const RingLayout& layout, const Shape& shape, int64_t gap
     copy(from.k, shape.kv_width(), k);
     copy(from.v, shape.kv_width(), v);
     copy(from.dout, shape.q_width(), dout);
+    // Gradients are added to what is there.
+    std::fill_n(dq.row(row), shape.q_width(), 0.0f);
+    std::fill_n(dk.row(row), shape.kv_width(), 0.0f);
+    std::fill_n(dv.row(row), shape.kv_width(), 0.0f);
   });
+  const std::vector<AttentionSpan> whole = member.WholeSpans();
   Stream stream = device.CreateStream("ring");
   int64_t before = transport.exchanged_bytes();
-  absl::Status status = RingAttentionForward(layout, q.view(), k.view(), v.view(), shape.scale(),
-                                             out.view(), lse_view, transport, stream);
+  absl::Status status =
+      RingAttentionForward(member.layout, whole, member.options, q.view(), k.view(), v.view(),
+                           shape.scale(), out.view(), lse_view, transport, stream);
   if (!status.ok()) return status;
   bytes.forward = transport.exchanged_bytes() - before;
   before = transport.exchanged_bytes();
-  status =
-      RingAttentionBackward(layout, q.view(), k.view(), v.view(), out.view(), lse_view, dout.view(),
-                            shape.scale(), dq.view(), dk.view(), dv.view(), transport, stream);
+  if (rows > 0) {
+    AttentionDelta(out.view().Slice(0, 0, rows), dout.view().Slice(0, 0, rows),
+                   delta_view.Slice(0, 0, rows), stream);
+  }
+  status = RingAttentionBackward(member.layout, whole, member.options, q.view(), k.view(), v.view(),
+                                 dout.view(), lse_view, delta_view, shape.scale(), dq.view(),
+                                 dk.view(), dv.view(), transport, stream);
   if (!status.ok()) return status;
   bytes.backward = transport.exchanged_bytes() - before;
   status = stream.Synchronize();
   if (!status.ok()) return status;
-  ForRows(layout, [&](size_t s, int64_t position, int64_t row) {
+  ForRows(member, [&](size_t s, int64_t position, int64_t row) {
     auto copy = [&](const float* from, int64_t width, std::vector<double>& all) {
       std::copy_n(from, width, all.data() + position * width);
     };
@@ -316,6 +357,12 @@ struct Ring {
   std::vector<int64_t> lengths;
   Shape shape;
   int64_t gap = 0;
+  std::vector<int64_t> whole = {};  // of each member, its own
+  AttentionOptions options = {};
+
+  Member member(int index) const {
+    return {{ranks, index, lengths}, whole, lengths.size() + index * whole.size(), options};
+  }
 };
 
 // Runs rings one after the other on `ranks` ranks, each rank those that it is a member of, and
@@ -327,16 +374,17 @@ void CheckRings(int ranks, const std::vector<Ring>& rings, RankThreadOptions opt
   std::vector<std::vector<Bytes>> bytes;
   for (size_t i = 0; i < rings.size(); ++i) {
     sequences.emplace_back();
-    for (int64_t length : rings[i].lengths) {
+    std::vector<int64_t> lengths = rings[i].lengths;
+    for (size_t member = 0; member < rings[i].ranks.size(); ++member) {
+      lengths.insert(lengths.end(), rings[i].whole.begin(), rings[i].whole.end());
+    }
+    for (int64_t length : lengths) {
       sequences[i].push_back(
           RandomSequence(length, rings[i].shape, 100 * i + sequences[i].size() + 7));
     }
     results.push_back(EmptyResults(sequences[i], rings[i].shape));
     bytes.emplace_back(rings[i].ranks.size());
   }
-  auto layout_of = [](const Ring& ring, int member) {
-    return RingLayout{ring.ranks, member, ring.lengths};
-  };
   const absl::Status status = RunRanks(
       ranks,
       [&](Transport& transport, Device& device) -> absl::Status {
@@ -346,7 +394,7 @@ void CheckRings(int ranks, const std::vector<Ring>& rings, RankThreadOptions opt
           if (place == rings[i].ranks.end()) continue;
           const int member = static_cast<int>(place - rings[i].ranks.begin());
           absl::Status end =
-              RunMember(layout_of(rings[i], member), rings[i].shape, rings[i].gap, sequences[i],
+              RunMember(rings[i].member(member), rings[i].shape, rings[i].gap, sequences[i],
                         transport, device, results[i], bytes[i][member]);
           if (!end.ok()) return end;
         }
@@ -355,24 +403,23 @@ void CheckRings(int ranks, const std::vector<Ring>& rings, RankThreadOptions opt
       options);
   ASSERT_TRUE(status.ok()) << status;
   for (size_t i = 0; i < rings.size(); ++i) {
-    Bytes sent;
     int64_t rows = 0;
-    for (size_t member = 0; member < rings[i].ranks.size(); ++member) {
-      sent.forward += bytes[i][member].forward;
-      sent.backward += bytes[i][member].backward;
-      rows += layout_of(rings[i], static_cast<int>(member)).rows();
+    for (size_t index = 0; index < rings[i].ranks.size(); ++index) {
+      const Member member = rings[i].member(static_cast<int>(index));
+      rows += member.rows();
+      const int64_t width = rings[i].shape.kv_width();
+      EXPECT_EQ(bytes[i][index].forward, RingForwardBytes(member.layout, member.options, width));
+      EXPECT_EQ(bytes[i][index].backward, RingBackwardBytes(member.layout, member.options, width));
     }
-    const RingLayout layout = layout_of(rings[i], 0);
-    EXPECT_EQ(sent.forward, RingForwardBytes(layout, rings[i].shape.kv_width()));
-    EXPECT_EQ(sent.backward, RingBackwardBytes(layout, rings[i].shape.kv_width()));
     int64_t tokens = 0;
     for (size_t s = 0; s < sequences[i].size(); ++s) {
       const Result expected = BruteForce(sequences[i][s], rings[i].shape);
       const std::string what = absl::StrCat("ring ", i, " of ", rings[i].ranks.size(), ", length ",
                                             sequences[i][s].length);
       const Shape& shape = rings[i].shape;
-      ExpectNear(results[i][s], expected, expected, shape, what + ", FP64");
-      ExpectNear(results[i][s], SingleRank(sequences[i][s], shape), expected, shape,
+      const DType wire = rings[i].options.wire;
+      ExpectNear(results[i][s], expected, expected, shape, wire, what + ", FP64");
+      ExpectNear(results[i][s], SingleRank(sequences[i][s], shape), expected, shape, wire,
                  what + ", one rank");
       tokens += sequences[i][s].length;
     }
@@ -446,13 +493,37 @@ TEST(RingAttentionGroups, OverlapInOneRank) {
   CheckRings(4, {{{1, 0}, {40, 11}, {}}, {{2, 1}, {53}, {}}, {{0, 2, 1}, {20}, {}}});
 }
 
+TEST(RingAttentionBeside, WholeSequencesAreComputedToo) {
+  // Short ones, none but empty shares of the ring, and one that is cut between the ring's steps.
+  for (int d : {2, 3, 5}) {
+    CheckRings(d, {{Ascending(d), {90, 7}, {}, /*gap=*/8, /*whole=*/{5, 1, 40}},
+                   {Ascending(d), {1}, {}, 0, {400}},
+                   {Ascending(d), {150}, {.heads = 4, .kv_heads = 2}, 0, {200, 3, 260}}});
+  }
+}
+
+TEST(RingAttentionWire, Bf16IsRoundedAndNoMore) {
+  for (int d : {2, 3, 5}) {
+    CheckRings(d, {{Ascending(d), {190, 33}, {.heads = 4, .kv_heads = 2}, 0, {70}, {DType::kBF16}},
+                   {Ascending(d), {2 * d - 1}, {}, /*gap=*/4, {}, {DType::kBF16}}});
+  }
+}
+
 TEST(RingAttentionBytes, AreTheLeastThereIs) {
   // d = 4, 80 tokens: parts of 10 tokens. Keys and values: 1.5 d (d - 1) parts. Gradients: (d - 1)
   // hops of two parts, one for member 0.
-  const RingLayout layout{{0, 1, 2, 3}, 0, {80}};
   const int64_t part = 10 * 2 * 16 * 4;
-  EXPECT_EQ(RingForwardBytes(layout, 16), 18 * part);
-  EXPECT_EQ(RingBackwardBytes(layout, 16), (18 + 3 * 7) * part);
+  for (DType wire : {DType::kF32, DType::kBF16}) {
+    int64_t forward = 0, backward = 0;
+    for (int member = 0; member < 4; ++member) {
+      const RingLayout layout{{0, 1, 2, 3}, member, {80}};
+      forward += RingForwardBytes(layout, {.wire = wire}, 16);
+      backward += RingBackwardBytes(layout, {.wire = wire}, 16);
+    }
+    const int64_t keys_and_values = 18 * part * SizeOf(wire) / 4;
+    EXPECT_EQ(forward, keys_and_values);
+    EXPECT_EQ(backward, keys_and_values + 3 * 7 * part);
+  }
 }
 
 TEST(RingAttentionFailure, AnAbortEndsTheRing) {
@@ -466,8 +537,9 @@ TEST(RingAttentionFailure, AnAbortEndsTheRing) {
       [&](Transport& transport, Device& device) -> absl::Status {
         if (transport.rank() == 1) return absl::DataLossError("rank 1 has had enough");
         Bytes bytes;
-        return ends[transport.rank()] = RunMember({{0, 1, 2}, transport.rank(), {90}}, {}, 0,
-                                                  sequences, transport, device, results, bytes);
+        return ends[transport.rank()] =
+                   RunMember({{{0, 1, 2}, transport.rank(), {90}}, {}, 1, {}}, {}, 0, sequences,
+                             transport, device, results, bytes);
       },
       options);
   EXPECT_TRUE(absl::IsDataLoss(status)) << status;

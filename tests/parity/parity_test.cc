@@ -118,7 +118,7 @@ TEST_P(ParityTest, LogitsGradientsAndTenAdamWSteps) {
         for (size_t step = 0; step < losses.size(); ++step) {
           Pack pack = PackOf(tokens, static_cast<int64_t>(step), lengths);
           RingWorkspace workspace;
-          PlannedAttention attention(std::nullopt, lengths, transport, workspace);
+          PlannedAttention attention(std::nullopt, lengths, {}, transport, workspace);
           if (step == 0) {
             std::vector<float> logits(rows * config.vocab);
             EXPECT_TRUE(model

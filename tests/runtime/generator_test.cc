@@ -44,7 +44,7 @@ class GeneratorTest : public testing::TestWithParam<ModelFamily> {
     InProcessNetwork network(1);
     std::unique_ptr<Transport> transport = network.Connect(0);
     RingWorkspace workspace;
-    PlannedAttention attention(std::nullopt, {rows}, *transport, workspace);
+    PlannedAttention attention(std::nullopt, {rows}, {}, *transport, workspace);
     std::vector<int32_t> positions(rows);
     std::iota(positions.begin(), positions.end(), 0);
     std::vector<float> logits(rows * config_.vocab);

@@ -81,8 +81,8 @@ StepResult RunStep(const Dataset& dataset, const ModelConfig& config, int ranks,
         InitializeWeights(config, layout, 5, (*state)->parameter_arena(), stream);
         Zero((*state)->gradient_arena(), stream);
         for (const MicroBatchInputs& micro_batch : *inputs) {
-          patterns.push_back(std::make_unique<PlannedAttention>(micro_batch.ring, micro_batch.whole,
-                                                                transport, workspace));
+          patterns.push_back(std::make_unique<PlannedAttention>(
+              micro_batch.ring, micro_batch.whole, AttentionOptions{}, transport, workspace));
           const int64_t rows = micro_batch.batch.rows();
           absl::Status queued = (*model)->ForwardBackward(
               micro_batch.batch, *patterns.back(), (*state)->weights(), (*state)->gradients(),
