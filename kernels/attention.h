@@ -25,6 +25,12 @@ struct AttentionSpan {
   int64_t key_begin = 0;
   int64_t key_count = 0;
   bool causal = true;
+  // Sliding window: of the keys above, query i sees key j only if distance + i - j < window.
+  // `distance` is the position of the first query less that of the first key, so a query sees
+  // `window` positions at most, its own included. 0: no window, and `distance` says nothing. With
+  // `causal` it is key_count - query_count. Tiles outside of all windows cost nothing.
+  int64_t window = 0;
+  int64_t distance = 0;
 };
 
 // q, out: f32 (query rows, heads, head_dim); k, v: f32 (key rows, kv_heads, head_dim); any row

@@ -9,6 +9,7 @@
 #include "parallel/key_value_rows.h"
 #include "parallel/plan.h"
 #include "parallel/span_portions.h"
+#include "parallel/window_attention.h"
 
 namespace longspan {
 
@@ -167,6 +168,13 @@ void AddBlock(const TensorView& part, const std::vector<SequenceRows>& part_rows
   }
 }
 
+// Some query of the ring does not see all that is before it.
+bool WindowMatters(const RingLayout& layout, const AttentionOptions& options) {
+  LONGSPAN_CHECK(options.window >= 0, "the window is negative");
+  return options.window > 0 &&
+         *std::max_element(layout.lengths.begin(), layout.lengths.end()) > options.window;
+}
+
 // The block that a step works on, as f32: what travelled, or a copy in `working`.
 TensorView Unpacked(const TensorView& block, int64_t rows, const TensorView& working,
                     Stream& stream) {
@@ -182,6 +190,10 @@ absl::Status RingAttentionForward(const RingLayout& layout, const std::vector<At
                                   TensorView v, float scale, TensorView out, TensorView lse,
                                   Transport& transport, Stream& stream, RingWorkspace* shared) {
   CheckShapes(layout, q, k, v);
+  if (WindowMatters(layout, options)) {
+    return WindowAttentionForward(layout, whole, options, q, k, v, scale, out, lse, transport,
+                                  stream, shared);
+  }
   const Ring ring(layout);
   const int64_t rows = layout.rows(), heads = q.dim(1), head_dim = q.dim(2);
   const int64_t block_width = 2 * k.dim(1) * k.dim(2);
@@ -249,6 +261,10 @@ absl::Status RingAttentionBackward(const RingLayout& layout,
                                    Transport& transport, Stream& stream, RingWorkspace* shared) {
   CheckShapes(layout, q, k, v);
   CheckShapes(layout, dq, dk, dv);
+  if (WindowMatters(layout, options)) {
+    return WindowAttentionBackward(layout, whole, options, q, k, v, dout, lse, delta, scale, dq, dk,
+                                   dv, transport, stream, shared);
+  }
   const Ring ring(layout);
   const int64_t rows = layout.rows();
   const int64_t block_width = 2 * k.dim(1) * k.dim(2);
@@ -323,6 +339,7 @@ absl::Status RingAttentionBackward(const RingLayout& layout,
 
 int64_t RingForwardBytes(const RingLayout& layout, const AttentionOptions& options,
                          int64_t kv_width) {
+  if (WindowMatters(layout, options)) return WindowForwardBytes(layout, options, kv_width);
   const Ring ring(layout);
   int64_t rows = 0;
   for (int step = 0; step + 1 < ring.size(); ++step) {
@@ -333,6 +350,7 @@ int64_t RingForwardBytes(const RingLayout& layout, const AttentionOptions& optio
 
 int64_t RingBackwardBytes(const RingLayout& layout, const AttentionOptions& options,
                           int64_t kv_width) {
+  if (WindowMatters(layout, options)) return WindowBackwardBytes(layout, options, kv_width);
   const Ring ring(layout);
   int64_t rows = 0;
   // A gradient's first holder is its owner's neighbour.

@@ -28,6 +28,9 @@ struct AttentionOptions {
   // What keys and values travel as between ranks: f32, or bf16 for half the bytes (rounded to
   // nearest; a rank's own stay as they are). Gradients always travel as f32.
   DType wire = DType::kF32;
+  // A query sees so many positions, its own included; 0: all before it. Members outside of a window
+  // do not communicate. Spans of whole sequences carry their window themselves.
+  int64_t window = 0;
 };
 
 // Row-major; the first layout.rows() rows are the ring's. q, out: f32 (rows, heads, head_dim); k,

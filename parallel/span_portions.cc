@@ -13,9 +13,16 @@ constexpr int64_t kRowsOfACut = 64;
 
 // Pairs of the first `rows` queries.
 double Pairs(const AttentionSpan& span, int64_t rows) {
-  const double keys_before = static_cast<double>(span.key_count - span.query_count);
-  const double n = static_cast<double>(rows);
-  return n * keys_before + n * (n + 1) / 2;
+  const auto all = [](int64_t n, int64_t keys_before) {
+    return static_cast<double>(n) *
+           (static_cast<double>(keys_before) + static_cast<double>(n + 1) / 2);
+  };
+  const int64_t keys_before = span.key_count - span.query_count;
+  if (span.window == 0) return all(rows, keys_before);
+  // Those that do not see a whole window yet.
+  const int64_t growing = std::clamp<int64_t>(span.window - keys_before, 0, rows);
+  return all(growing, keys_before) +
+         static_cast<double>(rows - growing) * static_cast<double>(span.window);
 }
 
 AttentionSpan QueriesOf(const AttentionSpan& span, int64_t begin, int64_t end) {
@@ -23,6 +30,7 @@ AttentionSpan QueriesOf(const AttentionSpan& span, int64_t begin, int64_t end) {
   part.query_begin += begin;
   part.query_count = end - begin;
   part.key_count = span.key_count - span.query_count + end;
+  part.distance = part.key_count - part.query_count;
   return part;
 }
 

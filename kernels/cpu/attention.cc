@@ -64,6 +64,10 @@ void CheckSpans(const std::vector<AttentionSpan>& spans, int64_t query_rows, int
         span.key_begin >= 0 && span.key_count >= 0 && span.key_begin + span.key_count <= key_rows,
         "a span's keys lie outside the tensor");
     LONGSPAN_CHECK(span.key_count <= std::numeric_limits<int32_t>::max(), "too many keys");
+    LONGSPAN_CHECK(span.window >= 0, "a span's window is negative");
+    LONGSPAN_CHECK(
+        span.window == 0 || !span.causal || span.distance == span.key_count - span.query_count,
+        "a causal span's distance is not that of its last query and key");
     if (span.query_count > 0) queries.emplace_back(span.query_begin, span.query_count);
   }
   std::sort(queries.begin(), queries.end());
@@ -81,12 +85,20 @@ StridedRows<T> RowsOf(const TensorView& x) {
 // Sum over queries [begin, end) of the keys that each sees.
 double PairsOfQueries(const AttentionSpan& span, int64_t begin, int64_t end) {
   if (begin >= end) return 0;
+  if (span.window > 0) {
+    double pairs = 0;
+    for (int64_t query = begin; query < end; ++query) {
+      const int64_t keys = cpu::EndOfKeysOf(span, query) - cpu::FirstKeyOf(span, query);
+      pairs += static_cast<double>(std::max<int64_t>(0, keys));
+    }
+    return pairs;
+  }
   if (!span.causal) return static_cast<double>(end - begin) * static_cast<double>(span.key_count);
   // The count grows by one with each query from the first that sees anything.
   const int64_t first = std::max(begin, cpu::FirstQueryThatSees(span, 0));
   if (first >= end || span.key_count == 0) return 0;
   return static_cast<double>(end - first) * 0.5 *
-         static_cast<double>(cpu::VisibleKeys(span, first) + cpu::VisibleKeys(span, end - 1));
+         static_cast<double>(cpu::EndOfKeysOf(span, first) + cpu::EndOfKeysOf(span, end - 1));
 }
 
 // Groups of consecutive items, so that each group is worth `grain`: begins, and the end of the
@@ -170,13 +182,14 @@ struct KeyRange {
 // Sum over keys [begin, end) of the rows that see each, for one head of the group.
 double PairsOfKeys(const AttentionSpan& span, int64_t begin, int64_t end) {
   double pairs = 0;
-  for (int64_t query = cpu::FirstQueryThatSees(span, begin); query < span.query_count; ++query) {
-    const int64_t visible = cpu::VisibleKeys(span, query);
-    if (visible >= end) {
-      return pairs +
-             static_cast<double>(span.query_count - query) * static_cast<double>(end - begin);
+  const cpu::QueryRange queries = cpu::QueriesThatSee(span, begin, end);
+  for (int64_t query = queries.begin; query < queries.end; ++query) {
+    const int64_t key_end = cpu::EndOfKeysOf(span, query);
+    if (key_end >= end && span.window == 0) {
+      return pairs + static_cast<double>(queries.end - query) * static_cast<double>(end - begin);
     }
-    pairs += static_cast<double>(visible - begin);
+    const int64_t first = std::max(begin, cpu::FirstKeyOf(span, query));
+    pairs += static_cast<double>(std::max<int64_t>(0, std::min(end, key_end) - first));
   }
   return pairs;
 }
@@ -233,9 +246,10 @@ struct BackwardItem {
   double cost;
 };
 
-// The rows of a span that see key `key`, from the first to the last, are this many.
-int64_t RowsThatSee(const AttentionSpan& span, int64_t key, int64_t group) {
-  return (span.query_count - cpu::FirstQueryThatSees(span, key)) * group;
+// The rows of a span that see keys of part `part` of its range are this many.
+int64_t RowsOfPart(const AttentionSpan& span, const KeyRange& range, int64_t part, int64_t group) {
+  const cpu::QueryRange queries = cpu::QueriesThatSee(span, range.cuts[part], range.cuts[part + 1]);
+  return (queries.end - queries.begin) * group;
 }
 
 // dq += the partial results of the parts, in order.
@@ -268,10 +282,11 @@ void AddPartialDq(const cpu::AttentionBackwardTensors& tensors, const std::vecto
       const float* source =
           partials + range.partial_begin[part] + chunk.kv_head * range.partial_size[part];
       for (size_t s = 0; s < chunk.span; ++s) {
-        source += RowsThatSee(*range.spans[s], range.cuts[part], group) * head_dim;
+        source += RowsOfPart(*range.spans[s], range, part, group) * head_dim;
       }
-      const int64_t first = span.query_count * group - RowsThatSee(span, range.cuts[part], group);
-      for (int64_t row = std::max(first, chunk.row_begin); row < chunk.row_end; ++row) {
+      const int64_t first = cpu::FirstQueryThatSees(span, range.cuts[part]) * group;
+      const int64_t end = std::min(chunk.row_end, first + RowsOfPart(span, range, part, group));
+      for (int64_t row = std::max(first, chunk.row_begin); row < end; ++row) {
         float* target = rows.Vector(tensors.dq, row);
         for (int64_t i = 0; i < head_dim; ++i) target[i] += source[(row - first) * head_dim + i];
       }
@@ -308,7 +323,7 @@ absl::Status RunBackward(const cpu::AttentionBackwardTensors& tensors,
     for (int64_t part = 0; part < range.parts(); ++part) {
       if (part > 0) {
         for (const AttentionSpan* span : range.spans) {
-          range.partial_size[part] += RowsThatSee(*span, range.cuts[part], group) * head_dim;
+          range.partial_size[part] += RowsOfPart(*span, range, part, group) * head_dim;
         }
         range.partial_begin[part] = partial_floats;
         partial_floats += range.partial_size[part] * kv_heads;
@@ -339,7 +354,7 @@ absl::Status RunBackward(const cpu::AttentionBackwardTensors& tensors,
     }
     for (const AttentionSpan* span : range.spans) {
       cpu::AttentionBackwardPart(tensors, *span, item.kv_head, begin, end, partial);
-      if (partial != nullptr) partial += RowsThatSee(*span, begin, group) * head_dim;
+      if (partial != nullptr) partial += RowsOfPart(*span, range, item.part, group) * head_dim;
     }
   });
   if (partial_floats > 0) AddPartialDq(tensors, ranges, kv_heads, partial_dq, pool);

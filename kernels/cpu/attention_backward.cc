@@ -38,9 +38,11 @@ struct Block {
   float* dout_rows;       // [column panel][row][kPanel]
   float lse[kMaxRows];    // in units of log2; +inf for lanes without a row: they add zeros
   float delta[kMaxRows];
-  int32_t visible[kMaxRows];
-  int64_t least[kMaxPanels];  // of `visible`, in each panel
-  int64_t most[kMaxPanels];
+  // Each lane sees keys [first_key, key_end).
+  int32_t first_key[kMaxRows], key_end[kMaxRows];
+  // The least and the most of both, in each panel.
+  int64_t least_first[kMaxPanels], most_first[kMaxPanels];
+  int64_t least_end[kMaxPanels], most_end[kMaxPanels];
 };
 
 void PackBlock(const AttentionBackwardTensors& tensors, const HeadRows& rows,
@@ -64,11 +66,15 @@ void PackBlock(const AttentionBackwardTensors& tensors, const HeadRows& rows,
     block.lse[lane] = exists && !std::isinf(lse) ? static_cast<float>(lse * kExactLog2E)
                                                  : std::numeric_limits<float>::infinity();
     block.delta[lane] = exists ? rows.Scalar(tensors.delta, row) : 0.0f;
-    block.visible[lane] = static_cast<int32_t>(VisibleKeys(span, row / shape.group));
+    block.first_key[lane] = static_cast<int32_t>(FirstKeyOf(span, row / shape.group));
+    block.key_end[lane] = static_cast<int32_t>(EndOfKeysOf(span, row / shape.group));
   }
   for (int64_t p = 0; p < block.panels; ++p) {
-    block.least[p] = block.visible[p * kPanel];
-    block.most[p] = block.visible[(p + 1) * kPanel - 1];
+    const int64_t first = p * kPanel, last = first + kPanel - 1;
+    block.least_first[p] = block.first_key[first];
+    block.most_first[p] = block.first_key[last];
+    block.least_end[p] = block.key_end[first];
+    block.most_end[p] = block.key_end[last];
   }
 }
 
@@ -84,7 +90,8 @@ void GradientOfScores(const Block& block, int64_t panel, int64_t offset, int64_t
   for (int64_t half = 0; half < kPanel; half += kLanes) {
     const FloatVec lse = hn::LoadU(d, block.lse + lane + half);
     const FloatVec delta = hn::LoadU(d, block.delta + lane + half);
-    const auto visible = hn::Sub(hn::LoadU(di, block.visible + lane + half), first);
+    const auto first_key = hn::Sub(hn::LoadU(di, block.first_key + lane + half), first);
+    const auto key_end = hn::Sub(hn::LoadU(di, block.key_end + lane + half), first);
     const FloatVec highest = hn::Set(d, 127.0f);
     for (int64_t key = 0; key < keys; ++key) {
       float* score = scores + key * kScoreStride + half;
@@ -94,8 +101,9 @@ void GradientOfScores(const Block& block, int64_t panel, int64_t offset, int64_t
       FloatVec p = Exp2(exponent);
       FloatVec ds = hn::Mul(p, hn::Sub(hn::LoadU(d, dscore), delta));
       if (kMasked) {
+        const auto index = hn::Set(di, static_cast<int32_t>(key));
         const auto sees =
-            hn::RebindMask(d, hn::Gt(visible, hn::Set(di, static_cast<int32_t>(key))));
+            hn::RebindMask(d, hn::AndNot(hn::Gt(first_key, index), hn::Gt(key_end, index)));
         p = hn::IfThenElseZero(sees, p);
         ds = hn::IfThenElseZero(sees, ds);
       }
@@ -159,23 +167,29 @@ void BackwardPart(const AttentionBackwardTensors& tensors, const AttentionSpan& 
   float scales[kPanel];
   std::fill(scales, scales + kPanel, shape.scale);
 
-  const int64_t first_row = FirstQueryThatSees(span, key_begin) * shape.group;
-  const int64_t row_count = span.query_count * shape.group;
-  for (int64_t begin = first_row; begin < row_count; begin += block_rows) {
-    const int64_t end = std::min(begin + block_rows, row_count);
+  const QueryRange queries = QueriesThatSee(span, key_begin, key_end);
+  const int64_t first_row = queries.begin * shape.group;
+  const int64_t row_end = queries.end * shape.group;
+  for (int64_t begin = first_row; begin < row_end; begin += block_rows) {
+    const int64_t end = std::min(begin + block_rows, row_end);
     PackBlock(tensors, rows, span, begin, end, block);
     const int64_t padded = block.panels * kPanel;
-    const int64_t last_key = std::min(key_end, block.most[block.panels - 1]);
-    for (int64_t offset = key_begin; offset < last_key; offset += kKeyTile) {
+    const int64_t last_key = std::min(key_end, block.most_end[block.panels - 1]);
+    for (int64_t offset = std::max(key_begin, block.least_first[0]); offset < last_key;
+         offset += kKeyTile) {
       const int64_t tile = std::min(kKeyTile, last_key - offset);
       const int64_t key_row = span.key_begin + offset;
       const int64_t key_column = kv_head * head_dim;
       PackRows(tensors.k.Row(key_row) + key_column, tensors.k.stride, tile, head_dim, keys);
       PackRows(tensors.v.Row(key_row) + key_column, tensors.v.stride, tile, head_dim, values);
       int64_t first_panel = 0;
-      while (block.most[first_panel] <= offset) ++first_panel;
-      for (int64_t p = first_panel; p < block.panels; ++p) {
-        const int64_t count = std::min(tile, block.most[p] - offset);
+      while (block.most_end[first_panel] <= offset) ++first_panel;
+      int64_t panel_end = block.panels;
+      while (panel_end > first_panel && block.least_first[panel_end - 1] >= offset + tile) {
+        --panel_end;
+      }
+      for (int64_t p = first_panel; p < panel_end; ++p) {
+        const int64_t count = std::min(tile, block.most_end[p] - offset);
         float* const panel_scores = scores + p * kPanel;
         float* const panel_dscores = dscores + p * kPanel;
         const int64_t place = p * head_dim * kPanel;
@@ -184,7 +198,7 @@ void BackwardPart(const AttentionBackwardTensors& tensors, const AttentionSpan& 
         PanelProduct<Layout::kRowMajor, false>(count, head_dim, values, head_dim,
                                                block.dout + place, kPanel, panel_dscores,
                                                kScoreStride);
-        if (block.least[p] - offset < count) {
+        if (block.least_end[p] - offset < count || block.most_first[p] > offset) {
           GradientOfScores<true>(block, p, offset, count, panel_scores, panel_dscores);
         } else {
           GradientOfScores<false>(block, p, offset, count, panel_scores, panel_dscores);
@@ -195,11 +209,11 @@ void BackwardPart(const AttentionBackwardTensors& tensors, const AttentionSpan& 
                                                  kScoreStride, block.query_gradient + place,
                                                  kPanel);
       }
-      const int64_t skipped = first_panel * kPanel;
-      AddKeyGradient(tile, padded - skipped, scores + skipped, block.dout_rows + skipped * kPanel,
-                     padded, head_dim, tensors.dv.Row(key_row) + key_column, tensors.dv.stride);
-      AddKeyGradient(tile, padded - skipped, dscores + skipped, block.query_rows + skipped * kPanel,
-                     padded, head_dim, tensors.dk.Row(key_row) + key_column, tensors.dk.stride);
+      const int64_t skipped = first_panel * kPanel, inner = (panel_end - first_panel) * kPanel;
+      AddKeyGradient(tile, inner, scores + skipped, block.dout_rows + skipped * kPanel, padded,
+                     head_dim, tensors.dv.Row(key_row) + key_column, tensors.dv.stride);
+      AddKeyGradient(tile, inner, dscores + skipped, block.query_rows + skipped * kPanel, padded,
+                     head_dim, tensors.dk.Row(key_row) + key_column, tensors.dk.stride);
     }
     for (int64_t p = 0; p < block.panels; ++p) {
       const int64_t first = begin + p * kPanel;

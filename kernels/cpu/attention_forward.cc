@@ -25,13 +25,16 @@ constexpr int64_t kKeyTile = 96;
 
 // Running state of the softmax of one panel, and its part of the scratch memory.
 struct Panel {
-  float* query;       // (head_dim, kPanel), times scale * log2(e)
-  float* output;      // (head_dim, kPanel), not yet divided by `sum`
-  float* maximum;     // (kPanel), of the scores so far, in units of log2
-  float* sum;         // (kPanel), of 2^(score - maximum)
-  int32_t* visible;   // (kPanel), keys that each lane sees
-  int64_t least = 0;  // of `visible`
-  int64_t most = 0;
+  float* query;    // (head_dim, kPanel), times scale * log2(e)
+  float* output;   // (head_dim, kPanel), not yet divided by `sum`
+  float* maximum;  // (kPanel), of the scores so far, in units of log2
+  float* sum;      // (kPanel), of 2^(score - maximum)
+  // (kPanel): each lane sees keys [first_key, key_end).
+  int32_t* first_key;
+  int32_t* key_end;
+  // The least and the most of both.
+  int64_t least_first = 0, most_first = 0;
+  int64_t least_end = 0, most_end = 0;
 };
 
 // Turns `scores` (keys, kPanel) into 2^(score - maximum), 0 for keys that a lane does not see, and
@@ -41,8 +44,14 @@ void SoftmaxStep(Panel& panel, int64_t offset, int64_t keys, int64_t head_dim, f
   const FloatTag d;
   const IntTag di;
   const auto first = hn::Set(di, static_cast<int32_t>(offset));
-  const auto visible_left = hn::Sub(hn::LoadU(di, panel.visible), first);
-  const auto visible_right = hn::Sub(hn::LoadU(di, panel.visible + kLanes), first);
+  const auto first_left = hn::Sub(hn::LoadU(di, panel.first_key), first);
+  const auto first_right = hn::Sub(hn::LoadU(di, panel.first_key + kLanes), first);
+  const auto end_left = hn::Sub(hn::LoadU(di, panel.key_end), first);
+  const auto end_right = hn::Sub(hn::LoadU(di, panel.key_end + kLanes), first);
+  const auto sees = [&](const auto& first_key, const auto& key_end, int64_t key) HWY_ATTR {
+    const auto index = hn::Set(di, static_cast<int32_t>(key));
+    return hn::RebindMask(d, hn::AndNot(hn::Gt(first_key, index), hn::Gt(key_end, index)));
+  };
   const FloatVec lowest = hn::Set(d, std::numeric_limits<float>::lowest());
 
   const FloatVec old_left = hn::LoadU(d, panel.maximum);
@@ -52,9 +61,8 @@ void SoftmaxStep(Panel& panel, int64_t offset, int64_t keys, int64_t head_dim, f
     FloatVec left = hn::LoadU(d, scores + key * kPanel);
     FloatVec right = hn::LoadU(d, scores + key * kPanel + kLanes);
     if (kMasked) {
-      const auto index = hn::Set(di, static_cast<int32_t>(key));
-      left = hn::IfThenElse(hn::RebindMask(d, hn::Gt(visible_left, index)), left, lowest);
-      right = hn::IfThenElse(hn::RebindMask(d, hn::Gt(visible_right, index)), right, lowest);
+      left = hn::IfThenElse(sees(first_left, end_left, key), left, lowest);
+      right = hn::IfThenElse(sees(first_right, end_right, key), right, lowest);
     }
     max_left = hn::Max(max_left, left);
     max_right = hn::Max(max_right, right);
@@ -66,9 +74,8 @@ void SoftmaxStep(Panel& panel, int64_t offset, int64_t keys, int64_t head_dim, f
     FloatVec left = Exp2(hn::Sub(hn::LoadU(d, row), max_left));
     FloatVec right = Exp2(hn::Sub(hn::LoadU(d, row + kLanes), max_right));
     if (kMasked) {
-      const auto index = hn::Set(di, static_cast<int32_t>(key));
-      left = hn::IfThenElseZero(hn::RebindMask(d, hn::Gt(visible_left, index)), left);
-      right = hn::IfThenElseZero(hn::RebindMask(d, hn::Gt(visible_right, index)), right);
+      left = hn::IfThenElseZero(sees(first_left, end_left, key), left);
+      right = hn::IfThenElseZero(sees(first_right, end_right, key), right);
     }
     sum_left = hn::Add(sum_left, left);
     sum_right = hn::Add(sum_right, right);
@@ -100,7 +107,7 @@ void WriteResult(const AttentionForwardTensors& tensors, const HeadRows& rows, c
   float inverse[kPanel];
   for (int64_t row = begin; row < end; ++row) {
     const int64_t lane = row - begin;
-    if (panel.visible[lane] == 0) {
+    if (panel.first_key[lane] >= panel.key_end[lane]) {
       // Only zeros were added to the output.
       inverse[lane] = 1;
       rows.Scalar(tensors.lse, row) = -std::numeric_limits<float>::infinity();
@@ -138,7 +145,7 @@ void ForwardBlock(const AttentionForwardTensors& tensors, const AttentionSpan& s
   float* const scores = take(kKeyTile * kPanel);
   float* const keys = take(kKeyTile * head_dim);
   float* const values = take(kKeyTile * head_dim);
-  int32_t visible[kMaxPanels * kPanel];
+  int32_t first_keys[kMaxPanels * kPanel], key_ends[kMaxPanels * kPanel];
 
   constexpr float kLog2E = 1.44269504f;
   PackTransposed(rows, tensors.q, row_begin, row_end, shape.scale * kLog2E, queries);
@@ -154,30 +161,33 @@ void ForwardBlock(const AttentionForwardTensors& tensors, const AttentionSpan& s
     panel.output = outputs + p * panel_size;
     panel.maximum = maxima + p * kPanel;
     panel.sum = sums + p * kPanel;
-    panel.visible = visible + p * kPanel;
-    // Later rows see no fewer keys.
-    panel.least = VisibleKeys(span, begin / shape.group);
-    panel.most = VisibleKeys(span, (end - 1) / shape.group);
+    panel.first_key = first_keys + p * kPanel;
+    panel.key_end = key_ends + p * kPanel;
+    panel.least_first = FirstKeyOf(span, begin / shape.group);
+    panel.most_first = FirstKeyOf(span, (end - 1) / shape.group);
+    panel.least_end = EndOfKeysOf(span, begin / shape.group);
+    panel.most_end = EndOfKeysOf(span, (end - 1) / shape.group);
     for (int64_t lane = 0; lane < kPanel; ++lane) {
       // Lanes without a row see what the last one sees: they need no mask and nobody looks at them.
       const int64_t row = std::min(begin + lane, end - 1);
-      panel.visible[lane] = static_cast<int32_t>(VisibleKeys(span, row / shape.group));
+      panel.first_key[lane] = static_cast<int32_t>(FirstKeyOf(span, row / shape.group));
+      panel.key_end[lane] = static_cast<int32_t>(EndOfKeysOf(span, row / shape.group));
     }
   }
 
-  const int64_t key_end = panels[panel_count - 1].most;
-  for (int64_t offset = 0; offset < key_end; offset += kKeyTile) {
+  const int64_t key_end = panels[panel_count - 1].most_end;
+  for (int64_t offset = panels[0].least_first; offset < key_end; offset += kKeyTile) {
     const int64_t tile = std::min(kKeyTile, key_end - offset);
     const int64_t key_row = span.key_begin + offset;
     PackRows(tensors.k.Row(key_row) + kv_head * head_dim, tensors.k.stride, tile, head_dim, keys);
     PackRows(tensors.v.Row(key_row) + kv_head * head_dim, tensors.v.stride, tile, head_dim, values);
     for (int64_t p = 0; p < panel_count; ++p) {
       Panel& panel = panels[p];
-      const int64_t count = std::min(tile, panel.most - offset);
-      if (count <= 0) continue;
+      const int64_t count = std::min(tile, panel.most_end - offset);
+      if (count <= 0 || panel.least_first >= offset + count) continue;
       PanelProduct<Layout::kRowMajor, false>(count, head_dim, keys, head_dim, panel.query, kPanel,
                                              scores, kPanel);
-      if (panel.least - offset < count) {
+      if (panel.least_end - offset < count || panel.most_first > offset) {
         SoftmaxStep<true>(panel, offset, count, head_dim, scores);
       } else {
         SoftmaxStep<false>(panel, offset, count, head_dim, scores);

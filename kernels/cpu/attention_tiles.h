@@ -40,16 +40,34 @@ struct AttentionBackwardTensors {
   StridedRows<float> dq, dk, dv;
 };
 
-// Keys that query `query` of the span sees: the first so many.
-inline int64_t VisibleKeys(const AttentionSpan& span, int64_t query) {
+// Query `query` of the span sees keys [FirstKeyOf, EndOfKeysOf); neither falls from query to query.
+inline int64_t FirstKeyOf(const AttentionSpan& span, int64_t query) {
+  if (span.window == 0) return 0;
+  return std::clamp<int64_t>(span.distance + query + 1 - span.window, 0, span.key_count);
+}
+inline int64_t EndOfKeysOf(const AttentionSpan& span, int64_t query) {
   if (!span.causal) return span.key_count;
   return std::clamp<int64_t>(query + 1 + span.key_count - span.query_count, 0, span.key_count);
 }
 
-// The first query of the span that sees key `key`, query_count if none does.
+// Queries [FirstQueryThatSees, EndOfQueriesThatSee) of the span see key `key`; an empty range if
+// none does.
 inline int64_t FirstQueryThatSees(const AttentionSpan& span, int64_t key) {
   if (!span.causal) return key < span.key_count ? 0 : span.query_count;
   return std::clamp<int64_t>(key - (span.key_count - span.query_count), 0, span.query_count);
+}
+inline int64_t EndOfQueriesThatSee(const AttentionSpan& span, int64_t key) {
+  if (span.window == 0) return span.query_count;
+  return std::clamp<int64_t>(key + span.window - span.distance, 0, span.query_count);
+}
+
+// Queries of the span that see any of keys [key_begin, key_end), at least one key.
+struct QueryRange {
+  int64_t begin = 0, end = 0;
+};
+inline QueryRange QueriesThatSee(const AttentionSpan& span, int64_t key_begin, int64_t key_end) {
+  const int64_t begin = FirstQueryThatSees(span, key_begin);
+  return {begin, std::max(begin, EndOfQueriesThatSee(span, key_end - 1))};
 }
 
 // Where the rows of a (span, KV head) lie in tensors of shape (rows, heads, head_dim) and (rows,
@@ -87,8 +105,9 @@ void AttentionForwardBlock(const AttentionForwardTensors& tensors, const Attenti
                            int64_t kv_head, int64_t row_begin, int64_t row_end);
 
 // Adds what keys [key_begin, key_end) of the span contribute: to dk and dv, and to dq unless
-// `partial_dq` is given. Then the contribution to dq of row r, for all rows that see key_begin, is
-// written to partial_dq + (r - first) * head_dim, where `first` is the first of those rows.
+// `partial_dq` is given. Then the contribution to dq of row r, for all rows of QueriesThatSee these
+// keys, is written to partial_dq + (r - first) * head_dim, where `first` is the first of those
+// rows.
 void AttentionBackwardPart(const AttentionBackwardTensors& tensors, const AttentionSpan& span,
                            int64_t kv_head, int64_t key_begin, int64_t key_end, float* partial_dq);
 

@@ -85,7 +85,7 @@ class Attention {
     return (row * sizes_.kv_heads + kv_head) * sizes_.head_dim;
   }
 
-  // Calls visit(row, head, probabilities of the visible keys, lse, first key row).
+  // Calls visit(row, head, probabilities of the visible keys, lse, first of their rows).
   template <typename Visit>
   void ForEachQuery(const Visit& visit) const {
     for (const AttentionSpan& span : spans_) {
@@ -94,13 +94,20 @@ class Attention {
         if (span.causal) {
           visible = std::max<int64_t>(0, query + span.key_count - span.query_count + 1);
         }
+        int64_t hidden = 0;
+        while (span.window > 0 && hidden < visible &&
+               span.distance + query - hidden >= span.window) {
+          ++hidden;
+        }
+        visible -= hidden;
+        const int64_t first_key = span.key_begin + hidden;
         const int64_t row = span.query_begin + query;
         for (int64_t head = 0; head < sizes_.heads; ++head) {
           const double* q = &q_[(row * sizes_.heads + head) * sizes_.head_dim];
           std::vector<double> p(visible);
           double highest = -std::numeric_limits<double>::infinity(), sum = 0;
           for (int64_t j = 0; j < visible; ++j) {
-            const double* k = &k_[KeyPlace(span.key_begin + j, head)];
+            const double* k = &k_[KeyPlace(first_key + j, head)];
             double score = 0;
             for (int64_t i = 0; i < sizes_.head_dim; ++i) score += q[i] * k[i];
             p[j] = sizes_.scale * score;
@@ -111,7 +118,7 @@ class Attention {
             sum += x;
           }
           for (double& x : p) x /= sum;
-          visit(row, head, p, visible == 0 ? highest : highest + std::log(sum), span.key_begin);
+          visit(row, head, p, visible == 0 ? highest : highest + std::log(sum), first_key);
         }
       }
     }

@@ -56,8 +56,31 @@ std::vector<AttentionSpan> ManyDocuments() {
   return spans;
 }
 
+std::vector<AttentionSpan> Windowed(std::vector<AttentionSpan> spans, int64_t window) {
+  for (AttentionSpan& span : spans) {
+    span.window = window;
+    if (span.causal) span.distance = span.key_count - span.query_count;
+  }
+  return spans;
+}
+
 std::vector<Case> Cases() {
   return {
+      // Of one key alone the gradients of the scores are zero but for rounding.
+      {"Window1", 2, 2, 64, Windowed(Documents({1, 16, 150}), 1), 0, 1, 4},
+      {"Window2", 2, 1, 64, Windowed(Documents({3, 100, 40}), 2)},
+      {"WindowJustBelowATile", 2, 2, 64, Windowed(Documents({300, 47}), 47)},
+      {"WindowOfATile", 1, 1, 64, Windowed(Documents({300, 49, 1}), 48)},
+      {"WindowAboveATile", 4, 2, 64, Windowed(Documents({300, 60}), 97)},
+      {"WindowOfTheLength", 2, 2, 64, Windowed(Documents({130, 20}), 130)},
+      {"WindowBeyondTheLength", 2, 2, 64, Windowed(Documents({130, 20}), 1000)},
+      {"WindowOnAPrefix", 8, 1, 64, Windowed({{3, 40, 5, 170, true}, {50, 1, 180, 33, true}}, 30)},
+      // Keys that ended before the queries began, as a ring's member gets them.
+      {"WindowOnEarlierKeys", 2, 1, 64, {{0, 70, 4, 110, false, 100, 110}}},
+      {"WindowOnFarKeys", 2, 2, 64, {{0, 90, 0, 40, false, 60, 95}, {90, 9, 50, 9, false, 5, 30}}},
+      {"WindowLong", 2, 1, 16, Windowed(Documents({900, 20}), 130)},
+      {"WindowLongPrefix", 1, 1, 16, {{0, 300, 0, 800, false, 500, 700}}},
+      {"WindowHeadDim20", 3, 3, 20, Windowed(Documents({170, 20}), 33), 0, 1, 1, 3},
       {"OneToken", 2, 2, 64, Documents({1})},
       {"AroundThePanel", 2, 2, 64, Documents({15, 16, 17, 31, 33})},
       // 2d-1, 2d and 2d+1 tokens for groups of d = 2, 3 and 5.
@@ -132,7 +155,15 @@ struct Problem {
     key_used.assign(key_rows, false);
     for (const AttentionSpan& span : spans) {
       std::fill_n(query_used.begin() + span.query_begin, span.query_count, true);
-      std::fill_n(key_used.begin() + span.key_begin, span.key_count, true);
+      // Keys outside of every query's window are as good as no keys: poisoned, and left alone.
+      for (int64_t key = 0; key < span.key_count; ++key) {
+        bool seen = span.window == 0;
+        for (int64_t query = 0; query < span.query_count && !seen; ++query) {
+          seen = span.distance + query - key < span.window &&
+                 (!span.causal || key <= query + span.key_count - span.query_count);
+        }
+        if (seen) key_used[span.key_begin + key] = true;
+      }
     }
     scale = 1 / std::sqrt(static_cast<float>(c.head_dim));
     auto make = [&](bool query, float fill) {
@@ -416,6 +447,21 @@ TEST(AttentionMergeTest, SidesWithoutKeys) {
   EXPECT_FLOAT_EQ(lse[3], -100 + std::log(2.0f));
 }
 
+// A window that reaches everything gives the bits of none.
+TEST(AttentionForwardTest, AWideWindowChangesNoBit) {
+  auto device = Device::OpenCpu(3);
+  Stream stream = device->CreateStream("test");
+  Problem without({"", 4, 2, 32, Documents({500, 30})});
+  Problem with({"", 4, 2, 32, Windowed(Documents({500, 30}), 500)});
+  for (Problem* problem : {&without, &with}) {
+    problem->Forward(stream);
+    problem->Backward(stream);
+  }
+  for (auto member : {&Problem::out, &Problem::dq, &Problem::dk, &Problem::dv}) {
+    EXPECT_EQ((without.*member)->values, (with.*member)->values);
+  }
+}
+
 // A model that has diverged must be seen to.
 TEST(AttentionForwardTest, NaNShows) {
   auto device = Device::OpenCpu(1);
@@ -455,6 +501,8 @@ TEST(AttentionDeathTest, RefusesSpansThatOverlap) {
   EXPECT_DEATH(outside.Forward(stream), "outside the tensor");
   Problem shared({"", 1, 1, 8, {{0, 5, 0, 5, true}, {5, 5, 3, 5, true}}});
   EXPECT_DEATH(shared.Backward(stream), "share some keys");
+  Problem distance({"", 1, 1, 8, {{0, 5, 0, 9, true, 3, 2}}});
+  EXPECT_DEATH(distance.Forward(stream), "distance");
 }
 
 }  // namespace

@@ -135,10 +135,11 @@ Result BruteForce(const Sequence& s, const AttentionShape& shape) {
     for (int64_t i = 0; i < s.length; ++i) {
       const size_t query = i * shape.q_width() + head * d;
       auto key = [&](int64_t j) { return j * shape.kv_width() + head / per_kv * d; };
+      const int64_t first = shape.window > 0 ? std::max<int64_t>(0, i + 1 - shape.window) : 0;
       p.assign(i + 1, 0);
       dp.assign(i + 1, 0);
       double largest = -std::numeric_limits<double>::infinity();
-      for (int64_t j = 0; j <= i; ++j) {
+      for (int64_t j = first; j <= i; ++j) {
         for (int c = 0; c < d; ++c) {
           p[j] += static_cast<double>(s.q[query + c]) * s.k[key(j) + c];
           dp[j] += static_cast<double>(s.dout[query + c]) * s.v[key(j) + c];
@@ -147,15 +148,15 @@ Result BruteForce(const Sequence& s, const AttentionShape& shape) {
         largest = std::max(largest, p[j]);
       }
       double sum = 0;
-      for (double score : p) sum += std::exp(score - largest);
+      for (int64_t j = first; j <= i; ++j) sum += std::exp(p[j] - largest);
       const double lse = largest + std::log(sum);
       r.lse[i * shape.heads + head] = lse;
       double delta = 0;
-      for (int64_t j = 0; j <= i; ++j) {
+      for (int64_t j = first; j <= i; ++j) {
         p[j] = std::exp(p[j] - lse);
         delta += p[j] * dp[j];
       }
-      for (int64_t j = 0; j <= i; ++j) {
+      for (int64_t j = first; j <= i; ++j) {
         const double ds = p[j] * (dp[j] - delta) * shape.scale();
         const double terms = p[j] * (std::abs(dp[j]) + std::abs(delta)) * shape.scale();
         for (int c = 0; c < d; ++c) {
@@ -186,7 +187,7 @@ Result SingleRank(const Sequence& s, const AttentionShape& shape) {
   };
   const TensorView lse_view = TensorView::Of(lse.data(), {s.length, shape.heads});
   const TensorView delta_view = TensorView::Of(delta.data(), {s.length, shape.heads});
-  const std::vector<AttentionSpan> spans = {{0, s.length, 0, s.length, true}};
+  const std::vector<AttentionSpan> spans = {{0, s.length, 0, s.length, true, shape.window, 0}};
   AttentionForward(queries(q), keys(k), keys(v), spans, shape.scale(), queries(out), lse_view,
                    stream);
   AttentionDelta(queries(out), queries(dout), delta_view, stream);
@@ -233,7 +234,7 @@ std::vector<AttentionSpan> Member::WholeSpans() const {
   std::vector<AttentionSpan> spans;
   int64_t row = layout.has_value() ? layout->rows() : 0;
   for (int64_t length : whole) {
-    spans.push_back({row, length, row, length, /*causal=*/true});
+    spans.push_back({row, length, row, length, /*causal=*/true, options.window, /*distance=*/0});
     row += length;
   }
   return spans;

@@ -26,7 +26,8 @@ struct AttentionShape {
   int heads = 2;
   int kv_heads = 1;
   int head_dim = 8;
-  float shift = 0;  // of all scores
+  float shift = 0;     // of all scores
+  int64_t window = 0;  // positions that a query sees; 0: all before it
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(head_dim)); }
   int64_t q_width() const { return int64_t{heads} * head_dim; }
   int64_t kv_width() const { return int64_t{kv_heads} * head_dim; }

@@ -218,6 +218,54 @@ TEST(RingAttentionBeside, WholeSequencesAreComputedToo) {
   }
 }
 
+TEST(RingAttentionWindow, OfAnyWidth) {
+  for (int d : {2, 3, 4, 5}) {
+    std::vector<Ring> rings;
+    // A part of the 97 tokens has 97 / 2d of them; the window ends within, at and beyond it, and
+    // at the whole length.
+    for (int64_t window : {1, 2, 3, 97 / (2 * d), 97 / (2 * d) + 1, 97 / d, 50, 80, 96, 97, 200}) {
+      rings.push_back({Ascending(d),
+                       {97, 2 * d - 1, 30},
+                       {.heads = 4, .kv_heads = 2, .window = window},
+                       /*gap=*/4,
+                       /*whole=*/{60, 1},
+                       {.window = window}});
+    }
+    CheckRings(d, rings);
+  }
+}
+
+TEST(RingAttentionWindow, OnOtherOrdersDelaysAndTheWire) {
+  for (uint64_t seed = 0; seed < 4; ++seed) {
+    RankThreadOptions options;
+    options.network.max_delay = absl::Milliseconds(2);
+    options.network.seed = seed;
+    options.network.eager_bytes = seed % 2 == 0 ? 0 : 4096;
+    const int64_t window = 11 + 20 * static_cast<int64_t>(seed);
+    CheckRings(4,
+               {{{2, 0, 3, 1}, {120, 33}, {.window = window}, 0, {20}, {.window = window}},
+                {{1, 2}, {150}, {.window = window}, 0, {}, {DType::kBF16, window}}},
+               options);
+  }
+}
+
+TEST(RingAttentionWindow, MembersOutsideDoNotCommunicate) {
+  // Parts of 10 tokens: a window of 4 reaches 3 tokens back, over each of the 7 borders between
+  // parts, and the one in the middle lies within member 3.
+  int64_t rows = 0;
+  for (int member = 0; member < 4; ++member) {
+    const RingLayout layout{{0, 1, 2, 3}, member, {80}};
+    rows += RingForwardBytes(layout, {.window = 4}, /*kv_width=*/1) / (2 * 4);
+    EXPECT_EQ(
+        RingBackwardBytes(layout, {.window = 4}, 1) - RingForwardBytes(layout, {.window = 4}, 1),
+        2 * 4 * 3 *
+            (member == 0   ? 1
+             : member == 3 ? 1
+                           : 2));
+  }
+  EXPECT_EQ(rows, 6 * 3);
+}
+
 TEST(RingAttentionWire, Bf16IsRoundedAndNoMore) {
   for (int d : {2, 3, 5}) {
     CheckRings(d, {{Ascending(d), {190, 33}, {.heads = 4, .kv_heads = 2}, 0, {70}, {DType::kBF16}},
