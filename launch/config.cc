@@ -384,6 +384,8 @@ const std::vector<Key>& Table() {
               "a resume with other run.steps: \"refuse\", \"retime\", \"rescale\", \"hold\", \"finish\"",
               OneOf(VALUE(schedule.on_budget_change), {"refuse", "retime", "rescale", "hold", "finish"})),
 
+      MakeKey("attention", "window", FIELD(attention.window), kFixed,
+              "tokens that a query sees, its own included; 0: all before it", AtLeast(VALUE(attention.window), 0)),
       MakeKey("attention", "wire", FIELD(attention.wire), kMayChange,
               "keys and values between ranks travel as \"f32\" or, in half the bytes and rounded, \"bf16\"",
               OneOf(VALUE(attention.wire), {"f32", "bf16"})),

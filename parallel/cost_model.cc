@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/device/check.h"
+#include "parallel/integer_cost.h"
 
 namespace longspan {
 
@@ -10,10 +11,15 @@ double CostModel::SequenceSeconds(int64_t length, int members) const {
   LONGSPAN_CHECK(length >= 0 && members >= 1, "a sequence has tokens and at least one rank");
   const double s = static_cast<double>(length);
   const double d = members;
-  const double pairs = s * (s + 1) / 2;
+  const double pairs = static_cast<double>(PairsOf(0, length, attention_window));
   const double compute = attention_seconds_per_pair * pairs / d;
   // The last block's compute has no transfer to hide behind.
-  const double transfer = members == 1 ? 0 : ring_seconds_per_token * s * (d - 1) / d + compute / d;
+  const double transfer =
+      members == 1 ? 0
+                   : ring_seconds_per_token *
+                             static_cast<double>(RingTokens(length, members, attention_window)) *
+                             (d - 1) / d +
+                         compute / d;
   return linear_seconds_per_token * s / d + std::max(compute, transfer) +
          ring_step_seconds * (d - 1);
 }

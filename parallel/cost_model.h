@@ -20,15 +20,19 @@ struct CostModel {
   // Speed of each rank against the coefficients' own rank; empty: all 1. Work takes 1/speed as
   // long.
   std::vector<double> rank_speeds;
+  // Positions that a query sees, its own included; 0: all before it. Pairs outside of it cost
+  // nothing, and of a ring's keys and values only those within reach travel. (The latency of a ring
+  // counts as without a window, which is too much.)
+  int64_t attention_window = 0;
 
   // T(s, d): one sequence alone in a group of `members` ranks, without micro_batch_seconds. With
-  // p = s*(s+1)/2 pairs:
+  // p = s*(s+1)/2 pairs, fewer with a window:
   // linear*s/d + max(attention*p/d, ring*s*(d-1)/d + attention*p/d^2) + ring_step*(d-1).
   double SequenceSeconds(int64_t length, int members) const;
 };
 
-// The public JSON form: the five coefficients as keys of the same names, and rank_speeds where it
-// is not empty. Reading gives back the same bits.
+// The public JSON form: the five coefficients as keys of the same names, attention_window where it
+// is not 0, and rank_speeds where it is not empty. Reading gives back the same bits.
 std::string ToJson(const CostModel& cost);
 // Unknown keys are ignored. `source`: the file's name, which every error opens with.
 // InvalidArgument names the key that is missing, not a number, negative or beyond what planners

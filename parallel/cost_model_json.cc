@@ -26,6 +26,7 @@ constexpr struct {
     {"ring_step_seconds", &CostModel::ring_step_seconds, kMaxCoefficientSeconds},
     {"micro_batch_seconds", &CostModel::micro_batch_seconds, kMaxCoefficientSeconds},
 };
+constexpr char kAttentionWindow[] = "attention_window";
 constexpr char kRankSpeeds[] = "rank_speeds";
 
 // The number, or what is wrong with it: "is missing", ...
@@ -46,6 +47,7 @@ absl::StatusOr<double> NumberIn(const Json& value, double least, double most) {
 std::string ToJson(const CostModel& cost) {
   Json json = Json::object();
   for (const auto& coefficient : kCoefficients) json[coefficient.key] = cost.*coefficient.value;
+  if (cost.attention_window != 0) json[kAttentionWindow] = cost.attention_window;
   if (!cost.rank_speeds.empty()) json[kRankSpeeds] = cost.rank_speeds;
   return json.dump();
 }
@@ -75,6 +77,12 @@ absl::StatusOr<CostModel> CostModelFromJson(const std::string& text, const std::
     const absl::StatusOr<double> number = NumberIn(*value, 0, coefficient.most);
     if (!number.ok()) return error(coefficient.key, number.status());
     cost.*coefficient.value = *number;
+  }
+  if (const auto window = json.find(kAttentionWindow); window != json.end()) {
+    const absl::StatusOr<double> number =
+        NumberIn(*window, 0, static_cast<double>(kMaxBatchTokens));
+    if (!number.ok()) return error(kAttentionWindow, number.status());
+    cost.attention_window = static_cast<int64_t>(*number);
   }
   const auto speeds = json.find(kRankSpeeds);
   if (speeds == json.end()) return cost;

@@ -47,7 +47,7 @@ class ExactSearch {
       const Mask rest = set & (set - 1);
       const int64_t length = batch_.length(place);
       tokens_[set] = tokens_[rest] + length;
-      pairs_[set] = pairs_[rest] + PairsOf(0, length);
+      pairs_[set] = pairs_[rest] + PairsOf(0, length, cost_.window());
       area_[set] = area_[rest] + cost.SequenceArea(length, batch_.minimum_width(place));
     }
     for (int64_t place = 0; place < batch_.size(); ++place) {
@@ -132,7 +132,8 @@ class ExactSearch {
       MicroBatchLoad share;
       share.members = width;
       for (Mask set = ring; set != 0; set &= set - 1) {
-        const MicroBatchLoad one = ShareLoad(batch_.length(std::countr_zero(set)), width, member);
+        const MicroBatchLoad one =
+            ShareLoad(batch_.length(std::countr_zero(set)), width, member, cost_.window());
         share.tokens += one.tokens;
         share.pairs += one.pairs;
         share.ring_pairs += one.ring_pairs;

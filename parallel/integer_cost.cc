@@ -18,14 +18,27 @@ PlanningTime DivideRoundingUp(PlanningTime value, int64_t divisor) {
 
 }  // namespace
 
-PairCount PairsOf(int64_t begin, int64_t end) {
+PairCount PairsOf(int64_t begin, int64_t end, int64_t window) {
+  // Queries from position `window` - 1 on see that many keys.
+  const PairCount full = window > 0 ? std::clamp(window - 1, begin, end) : end;
   const PairCount first = begin, last = end;
-  return (last * (last + 1) - first * (first + 1)) / 2;
+  return (full * (full + 1) - first * (first + 1)) / 2 + (last - full) * window;
+}
+
+int64_t RingTokens(int64_t length, int members, int64_t window) {
+  if (window == 0 || members == 1) return length;
+  const PairCount reached = PairCount{2} * (window - 1) * members / (members - 1);
+  return reached < length ? static_cast<int64_t>(reached) : length;
 }
 
 absl::StatusOr<IntegerCostModel> IntegerCostModel::Create(const CostModel& cost, int ranks) {
   IntegerCostModel model;
   model.ranks_ = ranks;
+  if (cost.attention_window < 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "cost model: attention_window is ", cost.attention_window, "; it must not be negative"));
+  }
+  model.window_ = cost.attention_window;
   const struct {
     const char* name;
     double seconds;
@@ -109,8 +122,9 @@ PlanningTime IntegerCostModel::MicroBatch(const MicroBatchLoad& load) const {
 
 PlanningTime IntegerCostModel::Sequence(int64_t length, int members) const {
   const int64_t d = members;
-  const PlanningTime compute = attention_ * PairsOf(0, length);
-  const PlanningTime transfer = PlanningTime{ring_} * length * (d - 1);
+  const PlanningTime compute = attention_ * PairsOf(0, length, window_);
+  const PlanningTime transfer =
+      PlanningTime{ring_} * RingTokens(length, members, window_) * (d - 1);
   return PlanningTime{linear_} * length / d + std::max(compute / d, (transfer + compute / d) / d) +
          PlanningTime{ring_step_} * (d - 1);
 }
@@ -127,7 +141,7 @@ PlanningTime IntegerCostModel::BestSequence(int64_t length, int least_members,
 }
 
 PlanningTime IntegerCostModel::SequenceArea(int64_t length, int members) const {
-  return PlanningTime{linear_} * length + attention_ * PairsOf(0, length) +
+  return PlanningTime{linear_} * length + attention_ * PairsOf(0, length, window_) +
          PlanningTime{ring_step_} * members * (members - 1);
 }
 

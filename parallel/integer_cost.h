@@ -30,18 +30,23 @@ struct MicroBatchLoad {
   int64_t tokens = 0;
   PairCount pairs = 0;
   PairCount ring_pairs = 0;  // those of the ring's slices
-  int64_t ring_tokens = 0;   // of the whole ring, over all members
+  int64_t ring_tokens = 0;   // RingTokens of the ring's sequences, added up
   int members = 1;           // of the ring; 1 without one
 };
 
-// Pairs of the queries at positions [begin, end) of a causal sequence.
-PairCount PairsOf(int64_t begin, int64_t end);
+// Pairs of the queries at positions [begin, end) of a causal sequence; 0: no window.
+PairCount PairsOf(int64_t begin, int64_t end, int64_t window);
+
+// Tokens of a shared sequence that a ring's transfer counts: all of them without a window. With
+// one, a member receives at most 2 * (window - 1), so as many as make (members - 1) / members of
+// them that.
+int64_t RingTokens(int64_t length, int members, int64_t window);
 
 class IntegerCostModel {
  public:
-  // InvalidArgument unless every coefficient is in [0, kMaxCoefficientSeconds], that of a pair at
-  // most kMaxPairSeconds, and rank_speeds is empty or has `ranks` speeds in [kMinRankSpeed,
-  // kMaxRankSpeed]. A model of zeros counts tokens alone.
+  // InvalidArgument unless the window is at least 0, every coefficient is in [0,
+  // kMaxCoefficientSeconds], that of a pair at most kMaxPairSeconds, and rank_speeds is empty or
+  // has `ranks` speeds in [kMinRankSpeed, kMaxRankSpeed]. A model of zeros counts tokens alone.
   static absl::StatusOr<IntegerCostModel> Create(const CostModel& cost, int ranks);
 
   // On a rank of speed 1, as all that follow.
@@ -65,6 +70,7 @@ class IntegerCostModel {
   PlanningTime OnAllRanks(PlanningTime work) const;
   // The same with the speed of rank line[i] for rank i; `line` is a permutation of the ranks.
   IntegerCostModel Reordered(const std::vector<int>& line) const;
+  int64_t window() const { return window_; }
   bool equal_speeds() const { return speeds_.empty(); }
   // In units of 2^-20.
   int64_t speed(int rank) const { return speeds_.empty() ? kSpeedUnit : speeds_[rank]; }
@@ -76,6 +82,7 @@ class IntegerCostModel {
   static PlanningTime Divide(PlanningTime work, int64_t speed, bool round_up);
 
   int ranks_ = 1;
+  int64_t window_ = 0;
   std::vector<int64_t> speeds_;  // by rank; empty: all kSpeedUnit
   int64_t attention_ = 0, linear_ = 0, ring_ = 0, ring_step_ = 0, micro_batch_ = 0;
 };

@@ -42,7 +42,7 @@ std::vector<Unit> Units(const SortedBatch& batch, const PlanRequest& request,
     if (left > length) rooms.insert({left - length, pack});
     units[first_pack + pack].sequences.push_back(batch.sequence(place));
     loads[pack].tokens += length;
-    loads[pack].pairs += PairsOf(0, length);
+    loads[pack].pairs += PairsOf(0, length, cost.window());
   }
   for (size_t i = 0; i < loads.size(); ++i) units[first_pack + i].work = cost.MicroBatch(loads[i]);
   std::stable_sort(units.begin() + static_cast<int64_t>(first_pack), units.end(),

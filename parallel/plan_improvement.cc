@@ -67,7 +67,7 @@ class Improvement {
   void AddTo(const Spot& spot, int64_t sequence, int sign) {
     MicroBatchLoad& load = LoadAt(spot);
     load.tokens += sign * lengths_[sequence];
-    load.pairs += sign * PairsOf(0, lengths_[sequence]);
+    load.pairs += sign * PairsOf(0, lengths_[sequence], cost_.window());
   }
   void Insert(const Spot& spot, int64_t sequence) {
     At(spot).sequences.push_back(sequence);

@@ -27,14 +27,14 @@ std::vector<int> IntervalRing(int first, int width) {
   return ranks;
 }
 
-MicroBatchLoad ShareLoad(int64_t length, int members, int member) {
+MicroBatchLoad ShareLoad(int64_t length, int members, int member, int64_t window) {
   MicroBatchLoad load;
   for (const TokenRange& range : ZigzagRanges(length, members, member)) {
     load.tokens += range.size();
-    load.pairs += PairsOf(range.begin, range.end);
+    load.pairs += PairsOf(range.begin, range.end, window);
   }
   load.ring_pairs = load.pairs;
-  load.ring_tokens = length;
+  load.ring_tokens = RingTokens(length, members, window);
   load.members = members;
   return load;
 }
@@ -98,7 +98,7 @@ PlanTimeline TimelineOf(const PlanOutline& outline, const std::vector<int64_t>& 
         const int width = static_cast<int>(ring.ranks.size());
         timed.load.members = width;
         for (const int64_t sequence : ring.sequences) {
-          const MicroBatchLoad share = ShareLoad(lengths[sequence], width, member);
+          const MicroBatchLoad share = ShareLoad(lengths[sequence], width, member, cost.window());
           timed.load.tokens += share.tokens;
           timed.load.pairs += share.pairs;
           timed.load.ring_pairs += share.pairs;
@@ -107,7 +107,7 @@ PlanTimeline TimelineOf(const PlanOutline& outline, const std::vector<int64_t>& 
       }
       for (const int64_t sequence : micro_batch.sequences) {
         timed.load.tokens += lengths[sequence];
-        timed.load.pairs += PairsOf(0, lengths[sequence]);
+        timed.load.pairs += PairsOf(0, lengths[sequence], cost.window());
       }
     }
   }

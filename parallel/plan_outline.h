@@ -39,7 +39,7 @@ PlanTimeline TimelineOf(const PlanOutline& outline, const std::vector<int64_t>& 
 std::vector<int> IntervalRing(int first, int width);
 
 // What member `member` of `members` ranks holds of a sequence, as a micro-batch of its own.
-MicroBatchLoad ShareLoad(int64_t length, int members, int member);
+MicroBatchLoad ShareLoad(int64_t length, int members, int member, int64_t window);
 
 }  // namespace longspan
 

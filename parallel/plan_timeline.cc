@@ -4,21 +4,21 @@
 
 namespace longspan {
 
-MicroBatchLoad LoadOf(const StepPlan& plan, const MicroBatch& micro_batch) {
+MicroBatchLoad LoadOf(const StepPlan& plan, const MicroBatch& micro_batch, int64_t window) {
   MicroBatchLoad load;
   for (const SequenceSlice& slice : micro_batch.slices) {
     PairCount pairs = 0;
     int64_t tokens = 0;
     for (const TokenRange& range : slice.ranges) {
-      pairs += PairsOf(range.begin, range.end);
+      pairs += PairsOf(range.begin, range.end, window);
       tokens += range.size();
     }
     load.tokens += tokens;
     load.pairs += pairs;
     if (slice.group < 0) continue;
     load.ring_pairs += pairs;
-    load.ring_tokens += plan.lengths[slice.sequence];
     load.members = static_cast<int>(plan.groups[slice.group].ranks.size());
+    load.ring_tokens += RingTokens(plan.lengths[slice.sequence], load.members, window);
   }
   return load;
 }
@@ -101,7 +101,7 @@ PlanTimeline TimelineOf(const StepPlan& plan, const IntegerCostModel& cost) {
     list.reserve(plan.micro_batches[rank].size());
     for (const MicroBatch& micro_batch : plan.micro_batches[rank]) {
       TimedMicroBatch& timed = list.emplace_back();
-      timed.load = LoadOf(plan, micro_batch);
+      timed.load = LoadOf(plan, micro_batch, cost.window());
       timed.ring = RingNumber(micro_batch);
       if (timed.ring >= 0) dense[timed.ring] = 0;
     }

@@ -26,7 +26,7 @@ struct PlanTimeline {
 };
 
 // What one of the plan's micro-batches costs time for.
-MicroBatchLoad LoadOf(const StepPlan& plan, const MicroBatch& micro_batch);
+MicroBatchLoad LoadOf(const StepPlan& plan, const MicroBatch& micro_batch, int64_t window);
 
 // Its ring is known by the lowest of its groups; -1: no ring.
 int64_t RingNumber(const MicroBatch& micro_batch);

@@ -26,7 +26,7 @@ PlanningTime RingWork(const IntegerCostModel& cost, int64_t length, int members)
   const int step = members <= kAll ? 1 : (members - 1) / (kAll - 1);
   PlanningTime work = 0;
   for (int member = 0; member < members; member += step) {
-    work = std::max(work, cost.MicroBatch(ShareLoad(length, members, member)));
+    work = std::max(work, cost.MicroBatch(ShareLoad(length, members, member, cost.window())));
   }
   return work;
 }

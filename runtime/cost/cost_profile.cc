@@ -273,11 +273,13 @@ absl::StatusOr<CostProfile> Profiler::Run() {
         ++count;
       }
     }
-    samples.push_back({ShareLoad(cases[i].length, cases[i].members, 0), sum / count});
+    samples.push_back(
+        {ShareLoad(cases[i].length, cases[i].members, 0, request_.model.window), sum / count});
   }
   absl::StatusOr<CostFit> fit = FitCost(samples);
   if (!fit.ok()) return fit.status();
   profile.cost = fit->cost;
+  profile.cost.attention_window = request_.model.window;
   if (differ) profile.cost.rank_speeds = profile.measured_speeds;
   profile.median_error = fit->median_error;
   profile.worst_error = fit->worst_error;

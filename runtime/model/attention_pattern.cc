@@ -11,7 +11,7 @@ PlannedAttention::PlannedAttention(std::optional<RingLayout> ring,
     : ring_(std::move(ring)), options_(options), transport_(transport), workspace_(workspace) {
   int64_t row = ring_.has_value() ? ring_->rows() : 0;
   for (int64_t length : whole) {
-    whole_.push_back({row, length, row, length, /*causal=*/true});
+    whole_.push_back({row, length, row, length, /*causal=*/true, options.window, /*distance=*/0});
     row += length;
   }
 }

@@ -35,8 +35,8 @@ class CachedAttention : public AttentionPattern {
     const TensorView keys = cache(keys_), values = cache(values_);
     Copy(k, keys.Slice(0, cached_, end), stream);
     Copy(v, values.Slice(0, cached_, end), stream);
-    AttentionForward(q, keys, values, {{0, rows, 0, end, /*causal=*/true}}, scale, out, lse,
-                     stream);
+    AttentionForward(q, keys, values, {{0, rows, 0, end, /*causal=*/true, config_.window, cached_}},
+                     scale, out, lse, stream);
     return absl::OkStatus();
   }
 

@@ -66,6 +66,14 @@ std::string HuggingFaceConfig(const ModelConfig& config, int64_t max_length) {
             {"hidden_act", "silu"},
             {"attention_bias", false},
             {"mlp_bias", false}};
+    if (config.window > 0) {
+      // The same model with a window goes by another name.
+      json["architectures"] = {"MistralForCausalLM"};
+      json["model_type"] = "mistral";
+      json["sliding_window"] = config.window;
+      json.erase("attention_bias");
+      json.erase("mlp_bias");
+    }
   } else {
     json = {{"architectures", {"GPT2LMHeadModel"}},
             {"model_type", "gpt2"},
@@ -92,7 +100,7 @@ absl::StatusOr<ModelConfig> ReadHuggingFaceConfig(const std::string& directory) 
     const Json json = Json::parse(*text);
     const std::string type = json.at("model_type");
     absl::Status status;
-    if (type == "llama") {
+    if (type == "llama" || type == "mistral") {
       status = CheckValues(source, json,
                            {{"hidden_act", "silu"},
                             {"attention_bias", false},
@@ -112,6 +120,10 @@ absl::StatusOr<ModelConfig> ReadHuggingFaceConfig(const std::string& directory) 
       }
       config.norm_eps = json.value("rms_norm_eps", 1e-6f);
       config.tie_embeddings = json.value("tie_word_embeddings", false);
+      if (type == "mistral" && json.contains("sliding_window") &&
+          !json["sliding_window"].is_null()) {
+        config.window = json["sliding_window"];
+      }
       if (config.heads < 1) status.Update(Unsupported(source, "num_attention_heads", config.heads));
       if (status.ok() && json.contains("head_dim") && !json["head_dim"].is_null() &&
           json["head_dim"] != config.head_dim()) {
@@ -163,6 +175,8 @@ absl::Status ReadHuggingFaceWeights(const std::string& directory, const ModelCon
   if (config.family == ModelFamily::kLlama) {
     compare("model.rope_base", theirs->rope_base, config.rope_base);
     compare("model.tie_embeddings", theirs->tie_embeddings, config.tie_embeddings);
+    compare("attention.window", static_cast<double>(theirs->window),
+            static_cast<double>(config.window));
   }
   compare("vocabulary", static_cast<double>(theirs->vocab), static_cast<double>(config.vocab));
   if (std::abs(theirs->norm_eps - config.norm_eps) > 1e-3f * config.norm_eps) {

@@ -69,6 +69,10 @@ absl::Status ModelConfig::Check() const {
                                                               {"vocab", vocab}}) {
     if (absl::Status status = positive(key, value); !status.ok()) return status;
   }
+  if (window < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("attention.window = ", window, ": must be a number of tokens, or 0 for none"));
+  }
   if (width % heads != 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("model.width = ", width, " is not a multiple of model.heads = ", heads));
@@ -99,9 +103,11 @@ int64_t ModelConfig::MatmulParameters() const {
 }
 
 double ModelConfig::TrainingFlops(int64_t length) const {
-  return static_cast<double>(length) *
-         (6.0 * static_cast<double>(MatmulParameters()) +
-          6.0 * static_cast<double>(layers) * static_cast<double>(width * length));
+  // Twice the pairs of (query, key): the whole square without a window, as is usual.
+  const double n = static_cast<double>(length), hidden = static_cast<double>(length - window);
+  const double pairs = window == 0 || window >= length ? n * n : n * n - hidden * hidden;
+  return 6.0 * n * static_cast<double>(MatmulParameters()) +
+         6.0 * static_cast<double>(layers) * static_cast<double>(width) * pairs;
 }
 
 int64_t ModelConfig::ActivationBytesPerToken() const {

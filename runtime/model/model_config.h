@@ -31,6 +31,7 @@ struct ModelConfig {
   int64_t vocab = 0;
   double rope_base = 10000.0;
   bool tie_embeddings = false;
+  int64_t window = 0;     // positions that a query sees, its own included; 0: all before it
   int64_t positions = 0;  // GPT-2: rows of the position table
   float norm_eps = 1e-5f;
 
@@ -47,7 +48,8 @@ struct ModelConfig {
   // Parameters that take part in matrix products: the output head included, embedding look-ups not.
   int64_t MatmulParameters() const;
   // Operations of training on one document of `length` tokens, counted as "causal":
-  // length * (6 * MatmulParameters + 6 * layers * width * length).
+  // length * (6 * MatmulParameters + 6 * layers * width * length), less what lies outside of
+  // windows.
   double TrainingFlops(int64_t length) const;
   // FP32 activations that one token keeps from forward to backward, in bytes.
   int64_t ActivationBytesPerToken() const;

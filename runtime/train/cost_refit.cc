@@ -64,9 +64,9 @@ CostUnits UnitsOf(const CostModel& cost) {
   return units;
 }
 
-CostModel CostOf(const CostUnits& units) {
+CostModel CostOf(const CostUnits& units, int64_t attention_window) {
   const auto seconds = [&](int i) { return static_cast<double>(units[i]) / kUnitsPerSecond; };
-  return {seconds(0), seconds(1), seconds(2), seconds(3), seconds(4), {}};
+  return {seconds(0), seconds(1), seconds(2), seconds(3), seconds(4), {}, attention_window};
 }
 
 void CostRefit::Record(const StepPlan& plan, int rank, const std::vector<double>& seconds) {
@@ -75,7 +75,7 @@ void CostRefit::Record(const StepPlan& plan, int rank, const std::vector<double>
   if (++steps_ <= kWarmUpSteps) return;
   std::vector<Sample> samples;
   for (size_t i = 0; i < seconds.size(); ++i) {
-    const MicroBatchLoad load = LoadOf(plan, micro_batches[i]);
+    const MicroBatchLoad load = LoadOf(plan, micro_batches[i], cost_.attention_window);
     samples.push_back({steps_, RingNumber(micro_batches[i]), load.tokens,
                        static_cast<int64_t>(load.pairs), static_cast<int64_t>(load.ring_pairs),
                        load.ring_tokens, load.members, seconds[i]});
@@ -126,6 +126,7 @@ CostRefitResult CostRefit::FitTo(const std::vector<Sample>& samples) const {
   if (absl::StatusOr<CostFit> again = FitCost(WithoutOutliers(measured, fit->cost)); again.ok())
     fit = std::move(again);
   CostModel cost = fit->cost;
+  cost.attention_window = cost_.attention_window;
   if (!any_ring) {
     cost.ring_seconds_per_token = cost_.ring_seconds_per_token;
     cost.ring_step_seconds = cost_.ring_step_seconds;
@@ -134,7 +135,7 @@ CostRefitResult CostRefit::FitTo(const std::vector<Sample>& samples) const {
   result.present_median_error = Median(Errors(cost_, measured));
   if (!(result.median_error < kAdoptBelow * result.present_median_error)) return result;
   const CostUnits units = UnitsOf(cost);
-  if (!IntegerCostModel::Create(CostOf(units), 1).ok()) return result;
+  if (!IntegerCostModel::Create(CostOf(units, cost_.attention_window), 1).ok()) return result;
   result.adopted = CostVersion{version_ + 1, 0, units};
   return result;
 }
@@ -174,7 +175,7 @@ absl::StatusOr<CostRefitResult> CostRefit::Fit(int64_t from_step, Transport& tra
   result.present_median_error = announcement.present_median_error;
   if (announcement.adopted != 0) {
     result.adopted = announcement.version;
-    cost_ = CostOf(announcement.version.units);
+    cost_ = CostOf(announcement.version.units, cost_.attention_window);
     version_ = announcement.version.version;
   }
   return result;

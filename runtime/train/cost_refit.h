@@ -24,7 +24,7 @@ using CostUnits = std::array<int64_t, 5>;
 // Of seconds below one, all of them: UnitsOf(CostOf(units)) is units.
 CostUnits UnitsOf(const CostModel& cost);
 // Without rank speeds.
-CostModel CostOf(const CostUnits& units);
+CostModel CostOf(const CostUnits& units, int64_t attention_window);
 
 // One cost model of a run, in effect for the plans of steps `from_step`, `from_step` + 1, ... until
 // that of a later version. Steps count from 0 here: step n gives update n + 1.

@@ -57,6 +57,7 @@ struct RunConfig {
     std::string init = "random";
   } model;
   struct Attention {
+    int64_t window = 0;
     std::string wire = "f32";
   } attention;
   struct Batch {

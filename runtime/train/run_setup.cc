@@ -86,6 +86,7 @@ absl::StatusOr<ModelConfig> ModelOf(const RunConfig& config, const Dataset& data
   model.vocab = config.model.vocab;
   model.rope_base = config.model.rope_base;
   model.tie_embeddings = config.model.tie_embeddings;
+  model.window = config.attention.window;
   model.positions = model.family == ModelFamily::kGpt2 ? config.data.max_length : 0;
   if (model.vocab == 0) model.vocab = dataset.vocabulary();
   if (model.vocab == 0) {
@@ -116,12 +117,16 @@ OptimizerConfig OptimizerOf(const RunConfig& config) {
 }
 
 AttentionOptions AttentionOf(const RunConfig& config) {
-  return {.wire = config.attention.wire == "bf16" ? DType::kBF16 : DType::kF32};
+  return {.wire = config.attention.wire == "bf16" ? DType::kBF16 : DType::kF32,
+          .window = config.attention.window};
 }
 
 CostModel FixedCostModel(const ModelConfig& model) {
-  return AnalyticCostModel(model.MatmulParameters(), model.layers, model.width, model.kv_width(),
-                           kNominalFlopsPerSecond, kNominalBytesPerSecond);
+  CostModel cost =
+      AnalyticCostModel(model.MatmulParameters(), model.layers, model.width, model.kv_width(),
+                        kNominalFlopsPerSecond, kNominalBytesPerSecond);
+  cost.attention_window = model.window;
+  return cost;
 }
 
 absl::StatusOr<PlanRequest> PlanRequestOf(const RunConfig& config, const ModelConfig& model,
@@ -144,6 +149,7 @@ absl::StatusOr<PlanRequest> PlanRequestOf(const RunConfig& config, const ModelCo
                      "; it is \"fixed\", \"refit\" or a file that longspan profile made"));
   }
   request.cost = *std::move(cost);
+  request.cost.attention_window = model.window;
   // Speeds were measured for another number of ranks.
   if (request.cost.rank_speeds.size() != static_cast<size_t>(ranks)) {
     request.cost.rank_speeds.clear();

@@ -37,6 +37,7 @@ std::string RunState::ToJson() const {
         {"ffn", model.ffn},
         {"vocab", model.vocab},
         {"rope_base", model.rope_base},
+        {"window", model.window},
         {"tie_embeddings", model.tie_embeddings},
         {"positions", model.positions},
         {"norm_eps", model.norm_eps}}},
@@ -72,6 +73,7 @@ absl::StatusOr<RunState> RunStateFromJson(const std::string& text) {
     state.model.ffn = model.at("ffn");
     state.model.vocab = model.at("vocab");
     state.model.rope_base = model.at("rope_base");
+    state.model.window = model.value("window", int64_t{0});
     state.model.tie_embeddings = model.at("tie_embeddings");
     state.model.positions = model.at("positions");
     state.model.norm_eps = model.at("norm_eps");

@@ -515,9 +515,10 @@ absl::Status Trainer::Run() {
       PlanRequestOf(config_, run_.model, transport_.size(), transport_.ranks_on_node());
   if (!request.ok()) return request.status();
   if (config_.planner.cost == "refit") {
-    refit_ = run_.costs.empty() ? std::make_unique<CostRefit>(request->cost, 0)
-                                : std::make_unique<CostRefit>(CostOf(run_.costs.back().units),
-                                                              run_.costs.back().version);
+    refit_ = run_.costs.empty()
+                 ? std::make_unique<CostRefit>(request->cost, 0)
+                 : std::make_unique<CostRefit>(CostOf(run_.costs.back().units, run_.model.window),
+                                               run_.costs.back().version);
   }
   plans_ =
       std::make_unique<PlanAhead>(*dataset_, *planner_, *std::move(request), config_.batch.tokens,

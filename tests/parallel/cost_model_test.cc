@@ -2,8 +2,30 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
+#include "parallel/integer_cost.h"
 namespace longspan {
 namespace {
+
+TEST(CostModelTest, AWindowCountsThePairsInsideIt) {
+  for (const int64_t window : {1, 2, 5, 10, 11, 100}) {
+    for (int64_t begin = 0; begin <= 10; ++begin) {
+      int64_t pairs = 0;
+      for (int64_t end = begin; end <= 10; ++end) {
+        EXPECT_TRUE(PairsOf(begin, end, window) == pairs) << begin << " " << end << " " << window;
+        pairs += std::min(end + 1, window);
+      }
+    }
+  }
+  // Members of a ring of 4 receive 2 * 4 tokens of 1000 at most, instead of 750.
+  EXPECT_EQ(RingTokens(1000, 4, 0), 1000);
+  EXPECT_EQ(RingTokens(1000, 4, 5) * 3 / 4, 7);  // rounded down
+  EXPECT_EQ(RingTokens(6, 4, 5), 6);
+  CostModel cost{.attention_seconds_per_pair = 1, .ring_seconds_per_token = 100};
+  cost.attention_window = 5;
+  EXPECT_DOUBLE_EQ(cost.SequenceSeconds(100, 1), 15 + 95 * 5);
+}
 
 // The example of the public format.
 const CostModel kExample = {8.0e-9, 1.055e-4, 2.23e-5, 1.92e-3, 8.0e-3};

@@ -80,12 +80,15 @@ bool Execute(Network network, uint64_t seed) {
   Random random(seed);
   const StepPlan plan = RandomPlan(random);
   if (plan.micro_batches.empty()) return false;
-  const AttentionOptions options;
+  AttentionOptions options;
+  AttentionShape shape = kShape;
+  if (random.Between(0, 2) == 0) options.window = shape.window = random.LongTailed(100);
+  if (random.Between(0, 3) == 0) options.wire = DType::kBF16;
   std::vector<Sequence> sequences;
   std::vector<Result> results;
   for (size_t i = 0; i < plan.lengths.size(); ++i) {
-    sequences.push_back(RandomSequence(plan.lengths[i], kShape, seed * 100 + i));
-    results.push_back(UnsetResult(sequences.back(), kShape));
+    sequences.push_back(RandomSequence(plan.lengths[i], shape, seed * 100 + i));
+    results.push_back(UnsetResult(sequences.back(), shape));
   }
   std::vector<int64_t> sent(plan.ranks);
   const absl::Status status = RunRanks(
@@ -94,7 +97,7 @@ bool Execute(Network network, uint64_t seed) {
         RingWorkspace workspace;
         std::vector<MemberRun> runs;
         for (Member& member : MembersOf(plan, transport.rank(), options)) {
-          runs.emplace_back(std::move(member), kShape, /*gap=*/0, sequences);
+          runs.emplace_back(std::move(member), shape, /*gap=*/0, sequences);
         }
         Stream stream = device.CreateStream("step");
         for (MemberRun& run : runs) {
@@ -112,10 +115,10 @@ bool Execute(Network network, uint64_t seed) {
       OptionsOf(network, seed));
   EXPECT_TRUE(status.ok()) << status;
   if (!status.ok()) return false;
-  EXPECT_EQ(sent, RingBytesByRank(plan, options, kShape.kv_width()));
+  EXPECT_EQ(sent, RingBytesByRank(plan, options, shape.kv_width()));
   for (size_t i = 0; i < sequences.size(); ++i) {
-    const Result expected = BruteForce(sequences[i], kShape);
-    ExpectNear(results[i], expected, expected, kShape, options.wire, absl::StrCat("sequence ", i));
+    const Result expected = BruteForce(sequences[i], shape);
+    ExpectNear(results[i], expected, expected, shape, options.wire, absl::StrCat("sequence ", i));
   }
   return !plan.groups.empty();
 }

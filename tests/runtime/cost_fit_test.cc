@@ -14,7 +14,7 @@ std::vector<CostSample> Exact(const CostModel& cost, const std::vector<int>& wid
   for (const int members : widths) {
     for (const int64_t rows : {128, 256, 512, 1024, 2048, 4096, 6144, 8192}) {
       CostSample sample;
-      sample.load = ShareLoad(rows * members, members, 0);
+      sample.load = ShareLoad(rows * members, members, 0, 0);
       sample.seconds = IntegerCostModel::Seconds(exact.MicroBatch(sample.load));
       samples.push_back(sample);
     }

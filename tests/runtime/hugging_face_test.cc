@@ -99,6 +99,21 @@ TEST_F(HuggingFaceTest, BothFamiliesComeBackBitForBit) {
   }
 }
 
+TEST_F(HuggingFaceTest, AWindowIsThatOfMistral) {
+  ModelConfig config = SmallModel(ModelFamily::kLlama, /*tied=*/false);
+  config.window = 77;
+  const std::string text = HuggingFaceConfig(config, 1024);
+  EXPECT_NE(text.find("\"mistral\""), std::string::npos) << text;
+  const std::string directory = ::testing::TempDir() + "/window_of_mistral";
+  std::filesystem::create_directories(directory);
+  std::ofstream(directory + "/config.json") << text;
+  const absl::StatusOr<ModelConfig> read = ReadHuggingFaceConfig(directory);
+  std::filesystem::remove_all(directory);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(read->family, ModelFamily::kLlama);
+  EXPECT_EQ(read->window, 77);
+}
+
 TEST_F(HuggingFaceTest, HalfPrecisionIsRead) {
   const std::string path = directory_.path() + "/model.safetensors";
   std::string header =

@@ -91,6 +91,32 @@ TEST_F(TrainTest, ThirtyStepsAgreeOnOneToFourRanks) {
   }
 }
 
+TEST_F(TrainTest, AWindowAndABf16WireAgreeOnAnyRanks) {
+  config_.run.steps = 10;
+  config_.schedule.warmup = 0;
+  ASSERT_TRUE(TrainOn(1, "all").ok());
+  config_.attention.window = 24;
+  ASSERT_TRUE(TrainOn(1, "window").ok());
+  const std::map<int64_t, double> all = Losses("all"), alone = Losses("window");
+  EXPECT_GT(std::abs(alone.at(10) - all.at(10)), 1e-5) << "the window hides something";
+  for (const auto& [ranks, capacity] : std::map<int, int64_t>{{2, 160}, {4, 100}}) {
+    config_.batch.micro_batch_tokens = capacity;
+    const std::string name = "window" + std::to_string(ranks);
+    const absl::Status status = TrainOn(ranks, name);
+    ASSERT_TRUE(status.ok()) << status.ToString();
+    const std::map<int64_t, double> losses = Losses(name);
+    ASSERT_EQ(losses.size(), 10u);
+    for (const auto& [step, loss] : alone)
+      EXPECT_NEAR(losses.at(step), loss, 1e-4 * loss) << ranks << " ranks, step " << step;
+  }
+  config_.attention.window = 0;
+  config_.attention.wire = "bf16";
+  ASSERT_TRUE(TrainOn(4, "bf16").ok());
+  for (const auto& [step, loss] : Losses("bf16"))
+    EXPECT_NEAR(loss, all.at(step), 5e-3 * loss) << "bf16, step " << step;
+  EXPECT_NE(Losses("bf16").at(10), all.at(10));
+}
+
 TEST_F(TrainTest, ResumeIsBitIdentical) {
   config_.batch.micro_batch_tokens = 160;
   config_.run.steps = 14;
