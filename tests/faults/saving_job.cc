@@ -84,12 +84,13 @@ absl::Status SaveLazily(const SavingJob& job, const CheckpointOptions& options, 
   LazyOptions lazy;
   lazy.timeout = job.vote_timeout;
   lazy.in_flight = job.in_flight;
+  lazy.pool_bytes = job.pool_bytes;
   auto writer = LazyCheckpointWriter::Open(files, options, lazy, regions, memory, transport);
   if (!writer.ok()) return writer.status();
   absl::Status gone;
   const auto collect = [&] {
     for (const FinishedSave& save : (*writer)->TakeFinished()) {
-      callbacks.saved(save.step, save.status, save.report.warnings);
+      callbacks.saved(save.step, save.status, save.report);
       if (absl::IsUnavailable(save.status)) gone = save.status;
     }
   };
@@ -116,8 +117,7 @@ absl::Status SaveSynchronously(const SavingJob& job, const CheckpointOptions& op
   for (int64_t step = first + 1; step <= first + job.saves; ++step) {
     const ShardedState state(transport.rank(), transport.size(), step, job.scale);
     auto report = (*writer)->Save(step, state.regions(), StateMetadata(step));
-    callbacks.saved(step, report.status(),
-                    report.ok() ? report->warnings : std::vector<std::string>());
+    callbacks.saved(step, report.status(), report.ok() ? *report : SaveReport());
     if (absl::IsUnavailable(report.status())) return report.status();
   }
   return transport.Barrier();
@@ -161,14 +161,19 @@ absl::Status RunSavingJob(const SavingJob& job, FileSystem& files, MemoryTable& 
 }
 
 int64_t CheckCheckpoints(FileSystem& files, const std::string& directory, int ranks, int64_t scale,
-                         std::string& problem) {
+                         std::string& problem, const std::set<std::string>& damaged) {
   const auto found = ListCheckpoints(files, directory);
   if (!found.ok()) {
     absl::StrAppend(&problem, found.status().ToString(), "\n");
     return 0;
   }
-  for (const CheckpointInfo& info : *found) CheckOne(files, info, ranks, scale, problem);
-  return found->empty() ? 0 : found->front().step;
+  int64_t newest = 0;
+  for (const CheckpointInfo& info : *found) {
+    if (damaged.count(info.directory) > 0) continue;
+    CheckOne(files, info, ranks, scale, problem);
+    if (newest == 0) newest = info.step;
+  }
+  return newest;
 }
 
 std::vector<std::string> UncommittedSteps(FileSystem& files, const std::string& directory) {

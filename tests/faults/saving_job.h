@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,7 @@ struct SavingJob {
   int keep_last = 1;
   int in_flight = 2;                                // lazy
   absl::Duration vote_timeout = absl::Seconds(60);  // lazy
+  int64_t pool_bytes = 0;                           // lazy; 0: enough for a whole snapshot
   int64_t scale = 1;                                // of the state
 };
 
@@ -36,9 +38,8 @@ struct JobStart {
 
 struct JobCallbacks {
   std::function<void(const JobStart&)> started;
-  // Of each save, in order: how it ended, and warnings of one that was committed.
-  std::function<void(int64_t step, const absl::Status&, const std::vector<std::string>& warnings)>
-      saved;
+  // Of each save, in order: how it ended.
+  std::function<void(int64_t step, const absl::Status&, const SaveReport&)> saved;
 };
 
 // One rank's part; the others run theirs. A save that fails does not end the job, unless a peer is
@@ -46,10 +47,11 @@ struct JobCallbacks {
 absl::Status RunSavingJob(const SavingJob& job, FileSystem& files, MemoryTable& memory,
                           Transport& transport, const JobCallbacks& callbacks);
 
-// Checks all that is committed in `directory`, read back on one rank and on `ranks`, and returns
-// the newest step, 0 if there is none. `problem` gets what is wrong, if anything is.
+// Checks all that is committed in `directory`, but for the step directories `damaged`, read back on
+// one rank and on `ranks`, and returns the newest step, 0 if there is none. `problem` gets what is
+// wrong, if anything is.
 int64_t CheckCheckpoints(FileSystem& files, const std::string& directory, int ranks, int64_t scale,
-                         std::string& problem);
+                         std::string& problem, const std::set<std::string>& damaged = {});
 // Step directories that hold no commit record.
 std::vector<std::string> UncommittedSteps(FileSystem& files, const std::string& directory);
 
