@@ -62,7 +62,7 @@ class RankFaults : public OperationWatcher {
   void After(const FileOperation& operation) override;
   // Before a message is sent: false if it is lost.
   bool BeforeSend(const std::string& text);
-  bool dead() const { return dead_; }
+  bool dead() const { return dead_ || plan_.power_is_off(); }
 
  private:
   absl::Status Bring(const FaultPlan::Fault& fault, const std::string& text);

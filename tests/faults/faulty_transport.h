@@ -19,8 +19,9 @@ namespace longspan {
 
 class FaultyTransport : public Transport {
  public:
-  // `before_send` is told "send PHASE" on the sending thread and says whether the message goes out
-  // at all. Each comes late by a random time below `delay`, so messages overtake each other.
+  // `before_send` is told "send PHASE" on the sending thread, "send collective" before a host call
+  // of all ranks, and says whether the message goes out at all. Each comes late by a random time
+  // below `delay`, so messages overtake each other.
   FaultyTransport(Transport& inner, std::function<bool(const std::string& text)> before_send,
                   std::chrono::milliseconds delay, uint64_t seed)
       : inner_(inner), before_send_(std::move(before_send)), delay_(delay), random_(seed) {
@@ -48,12 +49,16 @@ class FaultyTransport : public Transport {
     inner_.AllGather(input, output, stream);
   }
   absl::StatusOr<std::vector<std::string>> AllGatherBytes(std::string_view bytes) override {
+    if (!before_send_("send collective")) return Silent();
     return inner_.AllGatherBytes(bytes);
   }
   absl::StatusOr<std::string> BroadcastBytes(std::string_view bytes, int root) override {
+    if (!before_send_("send collective")) return Silent();
     return inner_.BroadcastBytes(bytes, root);
   }
-  absl::Status Barrier() override { return inner_.Barrier(); }
+  absl::Status Barrier() override {
+    return before_send_("send collective") ? inner_.Barrier() : Silent();
+  }
   absl::Status SendTagged(int peer, std::string_view tag, std::string_view bytes) override;
   absl::StatusOr<std::string> ReceiveTagged(int peer, std::string_view tag,
                                             absl::Duration timeout) override {
@@ -69,6 +74,7 @@ class FaultyTransport : public Transport {
     std::string tag, bytes;
   };
   void Deliver();
+  static absl::Status Silent() { return absl::UnavailableError("this rank says nothing more"); }
 
   Transport& inner_;
   const std::function<bool(const std::string& text)> before_send_;
