@@ -173,7 +173,7 @@ class EveryPoint : public testing::TestWithParam<std::tuple<SaveMode, int>> {
   static void CopyBase(const std::string& to, SavingJob& job) {
     std::filesystem::copy(std::filesystem::path(to).parent_path() / "base", to,
                           std::filesystem::copy_options::recursive);
-    job.directory = to + "/checkpoints";
+    job.directory = to + "/run/checkpoints";
   }
 
   // Kills at every `stride`-th point.
@@ -181,8 +181,8 @@ class EveryPoint : public testing::TestWithParam<std::tuple<SaveMode, int>> {
     const auto [mode, ranks] = GetParam();
     const auto begin = std::chrono::steady_clock::now();
     ScratchDirectory scratch;
-    SavingJob job{scratch / "base/checkpoints", mode, 2, 1};
-    std::filesystem::create_directory(scratch / "base");
+    SavingJob job{scratch / "base/run/checkpoints", mode, 2, 1};
+    std::filesystem::create_directories(scratch / "base/run");
     {
       SharedNotes notes;
       const ProcessesEnd end = RunJob(job, ranks, {}, *notes);
@@ -236,7 +236,7 @@ class EveryPoint : public testing::TestWithParam<std::tuple<SaveMode, int>> {
         "%lld kills at %zu points with %zu labels, %lld points not reached, %.0f a minute\n",
         static_cast<long long>(tally.kills), points.size(), tally.labels.size(),
         static_cast<long long>(tally.survivors), static_cast<double>(tally.kills) / seconds * 60);
-    EXPECT_LE(tally.survivors * 10, tally.kills);
+    EXPECT_LE(tally.survivors * 100, tally.kills);
     EXPECT_GE(outcomes.size(), 2u) << "kills came before and after a commit";
   }
 };

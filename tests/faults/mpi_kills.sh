@@ -40,17 +40,17 @@ begin=$SECONDS
 kills=0
 for mode in SYNCHRONOUS LAZY; do
   base=$folder/$mode
-  mkdir -p "$base/base" "$base/labels"
-  attempt $ranks "$base/base/checkpoints" $mode 2 || fail "first attempt"
-  cp -r "$base/base/checkpoints" "$base/labels/"
-  LONGSPAN_LABELS=1 attempt $ranks "$base/labels/checkpoints" $mode 1 || fail "labels"
-  mapfile -t points < <("$program" points "$base/labels" $ranks)
+  mkdir -p "$base/base/run" "$base/labels/run"
+  attempt $ranks "$base/base/run/checkpoints" $mode 2 || fail "first attempt"
+  cp -r "$base/base/run/checkpoints" "$base/labels/run/"
+  LONGSPAN_LABELS=1 attempt $ranks "$base/labels/run/checkpoints" $mode 1 || fail "labels"
+  mapfile -t points < <("$program" points "$base/labels/run" $ranks)
   [[ ${#points[@]} -ge 50 ]] || fail "${#points[@]} points"
   stride=1
   [[ $wanted -eq 0 ]] || stride=$(((${#points[@]} * 2 + wanted - 1) / wanted))
   for ((i = (stride - 1) / 2; i < ${#points[@]}; i += stride)); do
-    work=$base/killed
-    rm -rf "$work" && mkdir "$work" && cp -r "$base/base/checkpoints" "$work/"
+    work=$base/killed/run
+    rm -rf "$work" && mkdir -p "$work" && cp -r "$base/base/run/checkpoints" "$work/"
     if attempt $ranks "$work/checkpoints" $mode 1 "${points[i]}"; then
       echo "not reached: ${points[i]}"
     else
@@ -61,7 +61,7 @@ for mode in SYNCHRONOUS LAZY; do
     check_and_go_on "$work/checkpoints" $mode "$i"
   done
   for ((i = 0; i < random; ++i)); do
-    work=$base/random
+    work=$base/random/run
     mkdir -p "$work"
     timeout 60 mpirun --oversubscribe --bind-to none -n $ranks "$program" run "$work/checkpoints" $mode 100000 \
       >"$folder/out.txt" 2>"$folder/err.txt" &
