@@ -1,8 +1,8 @@
 // A saving job under mpirun that kills one of its ranks, for mpi_kills.sh.
 //
 //   faults_kill_program run DIRECTORY SYNCHRONOUS|LAZY SAVES [POINT]
-//       one attempt; each rank appends "reported STEP" to DIRECTORY/../rank-N.txt, and on
-//       LONGSPAN_LABELS=1 its operations' labels to labels-N.txt
+//       one attempt; each rank appends "process ID" and "reported STEP" to DIRECTORY/../rank-N.txt,
+//       and on LONGSPAN_LABELS=1 its operations' labels to labels-N.txt
 //   faults_kill_program points DIRECTORY RANKS       every point of the labels, a line each
 //   faults_kill_program check DIRECTORY RANKS LEAST  prints the newest step; fails if it is below
 //       LEAST, or anything is not whole
@@ -63,6 +63,8 @@ int Run(int argc, char** argv) {
   }
   const int rank = (*transport)->rank();
   const std::string folder = job.directory.substr(0, job.directory.rfind('/'));
+  const std::string notes = absl::StrCat(folder, "/rank-", rank, ".txt");
+  Append(notes, absl::StrCat("process ", getpid(), "\n"));
   const bool labels = std::getenv("LONGSPAN_LABELS") != nullptr;
   KillWatcher watcher(point, rank, [&](const FileOperation& operation) {
     std::snprintf(where, sizeof(where), "rank %d, %s", rank, operation.text().c_str());

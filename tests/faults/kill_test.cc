@@ -158,7 +158,7 @@ void CheckRestart(SavingJob job, int ranks, int64_t newest) {
   ASSERT_EQ(CheckCheckpoints(PosixFileSystem(), job.directory, ranks, job.scale, problem),
             newest + 1);
   ASSERT_EQ(problem, "");
-  const auto left = UncommittedSteps(PosixFileSystem(), job.directory);
+  const auto left = LeftoverSteps(PosixFileSystem(), job.directory);
   ASSERT_TRUE(left.empty()) << left[0] << " is left behind";
 }
 
@@ -312,7 +312,7 @@ TEST(RandomKillsTest, ARunGoesOn) {
       std::string problem;
       const int64_t now = CheckCheckpoints(PosixFileSystem(), job.directory, 1, 1, problem);
       unheard += now > std::max(newest, notes->reported.load());
-      leftovers += !UncommittedSteps(PosixFileSystem(), job.directory).empty();
+      leftovers += !LeftoverSteps(PosixFileSystem(), job.directory).empty();
       if (now > newest) last_ranks = ranks;
       steps += now - newest;
       newest = now;

@@ -176,16 +176,20 @@ int64_t CheckCheckpoints(FileSystem& files, const std::string& directory, int ra
   return newest;
 }
 
-std::vector<std::string> UncommittedSteps(FileSystem& files, const std::string& directory) {
-  std::vector<std::string> uncommitted;
+std::vector<std::string> LeftoverSteps(FileSystem& files, const std::string& directory) {
+  std::vector<std::string> leftovers;
   const auto names = files.List(directory);
-  if (!names.ok()) return uncommitted;
+  const auto found = ListCheckpoints(files, directory);
+  if (!names.ok() || !found.ok()) return leftovers;
   for (const std::string& name : *names) {
-    if (name.rfind("step-", 0) == 0 && !files.Exists(directory + "/" + name + "/COMMIT")) {
-      uncommitted.push_back(name);
+    const std::string path = absl::StrCat(directory, "/", name);
+    if (name.rfind("step-", 0) == 0 &&
+        std::none_of(found->begin(), found->end(),
+                     [&](const CheckpointInfo& info) { return info.directory == path; })) {
+      leftovers.push_back(path);
     }
   }
-  return uncommitted;
+  return leftovers;
 }
 
 }  // namespace longspan

@@ -52,8 +52,8 @@ absl::Status RunSavingJob(const SavingJob& job, FileSystem& files, MemoryTable& 
 // wrong, if anything is.
 int64_t CheckCheckpoints(FileSystem& files, const std::string& directory, int ranks, int64_t scale,
                          std::string& problem, const std::set<std::string>& damaged = {});
-// Step directories that hold no commit record.
-std::vector<std::string> UncommittedSteps(FileSystem& files, const std::string& directory);
+// Step directories that are no committed checkpoints: what was not finished, or not quite removed.
+std::vector<std::string> LeftoverSteps(FileSystem& files, const std::string& directory);
 
 }  // namespace longspan
 

@@ -70,9 +70,10 @@ class Run {
       PlayAttempt(attempt, static_cast<int>(i));
       if (!problem_.empty()) return absl::StrCat("attempt ", i + 1, ": ", problem_);
     }
-    const auto left = UncommittedSteps(disk(), directory_);
-    for (const std::string& name : left) {
-      absl::StrAppend(&problem_, name, " is left behind, not committed\n");
+    const auto left = LeftoverSteps(disk(), directory_);
+    for (const std::string& step : left) {
+      // Damaged ones are kept for who wants to look at them.
+      if (damaged_.count(step) == 0) absl::StrAppend(&problem_, step, " is left behind\n");
     }
     return problem_;
   }
@@ -134,7 +135,7 @@ class Run {
     Attempt attempt;
     attempt.ranks = static_cast<int>(Draw(described.ranks));
     attempt.ends.resize(attempt.ranks);
-    const size_t leftovers = UncommittedSteps(disk(), directory_).size();
+    const size_t leftovers = LeftoverSteps(disk(), directory_).size();
     FaultPlan plan(
         described, attempt.ranks, random_, [] {}, [this] { StartNewerAttempt(); });
     const uint64_t delays = random_();
@@ -353,7 +354,7 @@ class Run {
     if (attempt.warned > 0) Hit("a save was committed with a warning");
     if (attempt.overlapped > 0) Hit("saves overlapped");
     if (attempt.waited > 0) Hit("an update waited for memory of the pool");
-    if (leftovers > 0 && UncommittedSteps(disk(), directory_).empty()) {
+    if (leftovers > 0 && LeftoverSteps(disk(), directory_).empty()) {
       Hit("what an older attempt left behind was removed");
     }
     newest_ = newest;
