@@ -95,7 +95,8 @@ class CheckpointWriter {
 
 // Committed checkpoints under `directory`, newest (highest generation, then step) first.
 // Directories without a valid commit record are left out; `skipped`, if not null, gets a line for
-// each, saying why. Empty if there is no such directory.
+// each, saying why. Empty if there is no such directory. An error, rather than a shorter list, if
+// one cannot be read.
 absl::StatusOr<std::vector<CheckpointInfo>> ListCheckpoints(
     FileSystem& files, const std::string& directory, std::vector<std::string>* skipped = nullptr);
 

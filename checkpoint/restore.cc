@@ -167,8 +167,15 @@ absl::StatusOr<std::vector<CheckpointInfo>> ListCheckpoints(FileSystem& files,
       status = absl::DataLossError(path + " holds step " + std::to_string(info->step) +
                                    " of generation " + std::to_string(info->generation));
     }
+    // Not finished, damaged or of a later version: left out. A disk that cannot be read says
+    // nothing about what is on it, and whoever took that for "no checkpoint" would go on from an
+    // older one.
+    const bool known =
+        absl::IsNotFound(status) || absl::IsDataLoss(status) || absl::IsFailedPrecondition(status);
     if (status.ok()) {
       committed.push_back(*std::move(info));
+    } else if (!known) {
+      return status;
     } else if (skipped != nullptr) {
       skipped->push_back(std::string(status.message()));
     }

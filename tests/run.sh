@@ -10,7 +10,7 @@ Usage: tests/run.sh [options]
 Without options: installs what is missing, builds with warnings as errors, and runs the fast suite and the tests under
 mpirun. Exits non-zero on the first part that fails.
 
-  --full           the long tests too
+  --full           the long tests too, 10,000 killed processes among them
   --sanitize       the fast suite (one process) under ASan and UBSan, in build-sanitize
   --tsan           the fast suite (one process) under TSan, in build-tsan
   --gpu            the tests that need a GPU; builds with CUDA, in build-cuda

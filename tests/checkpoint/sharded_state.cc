@@ -40,8 +40,9 @@ void Fill(const StateRegion& region, int64_t step, char* out) {
   for (char c : region.group + "/" + region.tensor) seed = Mix(seed ^ static_cast<uint8_t>(c));
   const int64_t begin = region.flat_begin * SizeOf(region.dtype);
   const int64_t end = region.flat_end * SizeOf(region.dtype);
+  uint64_t word = 0;
   for (int64_t byte = begin; byte < end; ++byte) {
-    const uint64_t word = Mix(seed ^ static_cast<uint64_t>(byte / 8));
+    if (byte == begin || byte % 8 == 0) word = Mix(seed ^ static_cast<uint64_t>(byte / 8));
     out[byte - begin] = static_cast<char>(word >> (byte % 8 * 8));
   }
 }

@@ -152,5 +152,29 @@ TEST(InjectedOpenErrorsTest, AFailedStartFailsOnEveryRank) {
   }
 }
 
+// A read that fails while the newest checkpoint is looked for must not make an older one the
+// newest.
+TEST(InjectedReadErrorsTest, AnUnreadableCheckpointIsNotAMissingOne) {
+  SimulatedDisk disk;
+  RunAttempt(disk, 2, 2, {1, 2});
+  int64_t nth = 0;
+  for (bool hit = true; hit; ++nth) {
+    int64_t calls = 0;
+    hit = false;
+    disk.set_hook([&](const std::string& text) -> absl::Status {
+      if (calls++ != nth) return absl::OkStatus();
+      hit = true;
+      return absl::UnknownError(text + ": input/output error");
+    });
+    const auto found = ListCheckpoints(disk, kCheckpoints);
+    disk.set_hook(nullptr);
+    EXPECT_EQ(found.ok(), !hit) << nth;
+    if (found.ok()) {
+      EXPECT_EQ(found->size(), 2u);
+    }
+  }
+  EXPECT_GE(nth, 10);
+}
+
 }  // namespace
 }  // namespace longspan
