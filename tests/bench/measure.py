@@ -22,10 +22,10 @@ UNTRAINED_LOSS = 8.40  # ln 4096, and what the initial weights add
 class Workload:
     """A process that executes one command at a time."""
 
-    def __init__(self, name, command, environment=None):
+    def __init__(self, name, command, environment=None, new_session=False):
         self.name, self.command = name, command
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                        env={**os.environ, **(environment or {})})
+                                        env={**os.environ, **(environment or {})}, start_new_session=new_session)
 
     def ask(self, line):
         try:
