@@ -2,6 +2,8 @@
 // where it can.
 #include <gtest/gtest.h>
 
+#include <cstdio>
+
 #include "../checkpoint/sharded_state.h"
 #include "checkpoint_scenario.h"
 
@@ -50,6 +52,7 @@ void FlipBits(size_t stride) {
   EXPECT_EQ(LoadNewest(disk, problem), 2) << "all is whole again";
   EXPECT_EQ(problem, "");
   EXPECT_GE(flips, 100u);
+  std::printf("%zu flips\n", flips);
 }
 
 TEST(BitFlipsTest, Sample) { FlipBits(61); }

@@ -15,6 +15,7 @@
 #include <cstring>
 #include <fstream>
 #include <iostream>
+#include <mutex>
 
 #include "absl/strings/str_cat.h"
 #include "checkpoint/storage.h"
@@ -66,7 +67,9 @@ int Run(int argc, char** argv) {
   const std::string notes = absl::StrCat(folder, "/rank-", rank, ".txt");
   Append(notes, absl::StrCat("process ", getpid(), "\n"));
   const bool labels = std::getenv("LONGSPAN_LABELS") != nullptr;
+  std::mutex mutex;  // a rank's operations come from several threads
   KillWatcher watcher(point, rank, [&](const FileOperation& operation) {
+    const std::lock_guard lock(mutex);
     std::snprintf(where, sizeof(where), "rank %d, %s", rank, operation.text().c_str());
     if (labels) Append(absl::StrCat(folder, "/labels-", rank, ".txt"), operation.label() + "\n");
   });

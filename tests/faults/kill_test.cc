@@ -16,6 +16,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <mutex>
 #include <new>
 #include <random>
 #include <set>
@@ -88,7 +89,9 @@ ProcessesEnd RunJob(const SavingJob& job, int ranks, const KillPoint& point, Not
       ranks,
       [&](Transport& transport) -> int {
         Notes::Rank& mine = notes.ranks[transport.rank()];
+        std::mutex mutex;  // a rank's operations come from several threads
         KillWatcher watcher(point, transport.rank(), [&](const FileOperation& operation) {
+          const std::lock_guard lock(mutex);
           const int64_t index = mine.operations++;
           std::snprintf(mine.at, sizeof(mine.at), "%s", operation.text().c_str());
           if (index < 300) {
