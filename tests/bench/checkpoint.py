@@ -9,6 +9,7 @@ import pathlib
 import re
 import resource
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -154,6 +155,7 @@ class Rounds:
         self.samples.setdefault((prefix + "none", 0), []).append({"iteration_seconds": base})
         for (mode, every), answer in answers.items():
             answer["slow_down"] = answer["iteration_seconds"] / base - 1
+            answer["call_mean"] = statistics.mean(answer.get("call_seconds", answer["blocked_seconds"]))
             answer["blocked_mean"] = statistics.mean(answer["blocked_seconds"])
             self.samples.setdefault((mode, every), []).append(answer)
 
@@ -318,6 +320,7 @@ def main():
                                           str(folder / "torch")], {"OMP_NUM_THREADS": "1"}, new_session=True)
         rounds = Rounds(options, ours, theirs, Disk(folder / "fio", options, ours))
         rounds.warm_up()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell started it in the background
         try:
             for turn in range(options.rounds):
                 print(f"bench: round {turn + 1} of {options.rounds}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)

@@ -228,7 +228,8 @@ class BenchmarkRank {
 
   absl::Status Iterate(const Iterations& run) {
     const auto products = static_cast<int64_t>(static_cast<double>(products_) * run.share + 0.5);
-    std::vector<double> blocked;  // by save
+    std::vector<double> blocked,
+        calls;  // by save: all of it, and of that the call of Snapshot or Save
     std::vector<SaveReport> reports;
     double waited = 0, update_seconds = 0;
     Clock::time_point begin;
@@ -237,6 +238,7 @@ class BenchmarkRank {
         if (absl::Status status = transport_.Barrier(); !status.ok()) return status;
         begin = Clock::now();
         blocked.clear();
+        calls.clear();
         update_seconds = 0;
       }
       const Clock::time_point call = Clock::now();
@@ -249,6 +251,7 @@ class BenchmarkRank {
           if (!status.ok()) return status;
         }
         waited = SecondsSince(call);
+        calls.push_back(waited);
       }
       Compute(products);
       if (absl::Status status = stream_.Synchronize(); !status.ok()) return status;
@@ -272,6 +275,7 @@ class BenchmarkRank {
                         seconds, seconds / static_cast<double>(run.count), run.count),
         {{"update_seconds", {update_seconds / static_cast<double>(run.count)}},
          {"blocked_seconds", blocked},
+         {"call_seconds", calls},
          {"copy_seconds", {copied}},
          {"processor_seconds", {processor}}});
   }
