@@ -32,7 +32,7 @@ class File {
   // until `done` is called. Several writes of one file, to different places, may be under way; the
   // file is synced and closed after all of them. Here: WriteAt, then `done`.
   virtual void StartWrite(int64_t offset, const void* data, int64_t bytes, WriteDone done);
-  // Reads exactly `bytes`; DataLoss if the file ends before.
+  // Reads exactly `bytes`; DataLoss if the file ends before. Several threads may read at a time.
   virtual absl::Status ReadAt(int64_t offset, void* data, int64_t bytes) = 0;
   virtual absl::StatusOr<int64_t> Size() = 0;
   // Reserves space so that a full disk is found before anything is written.

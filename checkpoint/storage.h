@@ -1,4 +1,4 @@
-// Storage: the real file system with writes at the speed of the disk.
+// Storage: the real file system at the speed of the disk.
 //
 // StartWrite goes past the page cache (O_DIRECT) where offset, length and memory are multiples of
 // kStorageAlignment and the file system allows it, several writes at a time, by io_uring or, where

@@ -1,11 +1,13 @@
 #include "runtime/train/restore.h"
 
+#include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/storage.h"
 #include "runtime/train/agreement.h"
 #include "runtime/train/run_schedule.h"
 
@@ -53,7 +55,11 @@ absl::Status RestoreFrom(const std::string& directory, TrainingState& state,
   absl::StatusOr<std::string> schedule = ScheduleOnResume(*saved, values, config, &schedule_change);
   if (!schedule.ok()) return schedule.status();
   if (!schedule_change.empty()) changed->push_back(schedule_change);
-  if (absl::Status status = RestoreRegions(PosixFileSystem(), *info, state.Regions()); !status.ok())
+  // With threads of its own no engine for writes is wanted.
+  absl::StatusOr<std::unique_ptr<FileSystem>> storage =
+      OpenStorage({.engine = StorageOptions::Engine::kThreads});
+  if (!storage.ok()) return storage.status();
+  if (absl::Status status = RestoreRegions(**storage, *info, state.Regions()); !status.ok())
     return status;
   *changes = *std::move(changed);
   run.step = saved->step;

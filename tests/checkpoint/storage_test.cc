@@ -6,11 +6,13 @@
 #include <atomic>
 #include <csignal>
 #include <cstdlib>
+#include <cstring>
 #include <future>
 #include <memory>
 #include <random>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "scratch_directory.h"
 
 namespace longspan {
@@ -78,6 +80,27 @@ TEST_P(StorageTest, WritesFromManyPlacesReadBack) {
               std::string(memory.data, static_cast<size_t>(bytes)));
   std::printf("%s\n", storage->description().c_str());
   storage->WithdrawMemory(memory.data);
+
+  // Reads of any alignment, up to the last byte and not beyond.
+  AlignedMemory back(int64_t{8} << 20);
+  auto file = storage->OpenForRead(scratch / "a");
+  ASSERT_TRUE(file.ok()) << file.status();
+  struct Range {
+    int64_t begin, length, into;
+  };
+  for (const Range range :
+       {Range{0, 8 << 20, 0}, Range{4096, 8192, 0}, Range{4096, 9000, 4096}, Range{5, 4096, 0},
+        Range{8192, 4096, 3}, Range{12288, 100, 0}, Range{bytes - 100, 100, 0},
+        Range{bytes / 4096 * 4096 - 8192, bytes % 4096 + 8192, 0}}) {
+    ASSERT_TRUE((*file)->ReadAt(range.begin, back.data + range.into, range.length).ok());
+    EXPECT_EQ(std::memcmp(back.data + range.into, memory.data + range.begin, range.length), 0)
+        << range.begin << " " << range.length;
+  }
+  const int64_t last = bytes / 4096 * 4096;
+  const absl::Status beyond = (*file)->ReadAt(last - 4096, back.data, 8192);
+  EXPECT_EQ(beyond.code(), absl::StatusCode::kDataLoss) << beyond;
+  EXPECT_NE(beyond.message().find(absl::StrCat("ends at byte ", bytes)), std::string::npos)
+      << beyond;
 }
 
 TEST_P(StorageTest, UnalignedMemoryAndOffsetsAreWritten) {
