@@ -13,18 +13,16 @@
 #include <deque>
 #include <mutex>
 #include <optional>
-#include <set>
 #include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "checkpoint/background_vote.h"
-#include "checkpoint/checksum.h"
 #include "checkpoint/commit.h"
 #include "checkpoint/host_pool.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/rank_file.h"
 #include "checkpoint/step_directory.h"
+#include "checkpoint/step_protocol.h"
 #include "checkpoint/vote.h"
 
 namespace longspan {
@@ -57,17 +55,13 @@ int64_t PoolChunks(const LazyOptions& options, const RankFileLayout& layout, int
 // A snapshot on its way.
 struct Flight {
   SnapshotRequest request;
-  StepName name;
-  int64_t attempt = 0;
-  std::string directory, metadata;
+  SavedStep step;
   std::vector<std::optional<EventPromise>> gates;  // of regions with bytes; none left: all opened
 
   // From the copier to the writer, under the mutex.
   std::deque<std::pair<int64_t, char*>> filled;
   bool abandoned = false;  // by the writer: copying is of no use
   bool copied = false;     // nothing more will be filled
-
-  bool made_directory = false;  // rank 0
 
   absl::Status status;       // the writer's, then the committer's
   std::string contribution;  // this rank's part of the manifest
@@ -80,7 +74,7 @@ class LazyWriter : public LazyCheckpointWriter {
  public:
   LazyWriter(FileSystem& files, CheckpointOptions options, LazyOptions lazy,
              std::vector<StateRegion> regions, Transport& transport, int64_t generation,
-             RankFileLayout layout, std::unique_ptr<HostPool> pool)
+             RankFileLayout layout, std::unique_ptr<HostPool> pool, const MakeProtocol& protocol)
       : files_(files),
         options_(std::move(options)),
         lazy_(std::move(lazy)),
@@ -88,7 +82,8 @@ class LazyWriter : public LazyCheckpointWriter {
         transport_(transport),
         generation_(generation),
         layout_(std::move(layout)),
-        pool_(std::move(pool)) {
+        pool_(std::move(pool)),
+        protocol_(protocol(stop_)) {
     for (size_t i = 0; i < regions_.size(); ++i) {
       const int gate = regions_[i].gate;
       if (gate >= static_cast<int>(last_piece_.size())) last_piece_.resize(gate + 1, -1);
@@ -132,7 +127,9 @@ class LazyWriter : public LazyCheckpointWriter {
   std::vector<Event> Snapshot(SnapshotRequest request) override {
     auto flight = std::make_shared<Flight>();
     flight->begin = Clock::now();
-    flight->name = {request.step, generation_};
+    flight->step.name = {request.step, generation_};
+    flight->step.directory = JoinPath(options_.directory, StepDirectoryName(flight->step.name));
+    flight->step.changed = request.changed;
     flight->finished.step = request.step;
     flight->finished.report.bytes = layout_.bytes;
     flight->request = std::move(request);
@@ -145,7 +142,9 @@ class LazyWriter : public LazyCheckpointWriter {
     {
       std::unique_lock lock(mutex_);
       changed_.wait(lock, [&] { return in_flight_ < lazy_.in_flight; });
-      flight->attempt = ++attempts_;
+      flight->step.tag =
+          absl::StrCat("checkpoint ", protocol_->name(), " generation ", generation_, " step ",
+                       flight->step.name.step, " attempt ", ++attempts_, ": ");
       ++in_flight_;
       flight->finished.report.backlog_bytes = backlog_pieces_ * kPieceBytes;
       backlog_pieces_ += PieceCount(layout_);
@@ -169,8 +168,6 @@ class LazyWriter : public LazyCheckpointWriter {
  private:
   using FlightPointer = std::shared_ptr<Flight>;
   using Queue = std::deque<FlightPointer>;
-
-  bool leader() const { return transport_.rank() == 0; }
 
   // What each thread does: one flight after the other, until told to stop and none is left.
   void Serve(const char* name, Queue& queue, void (LazyWriter::*serve)(Flight&)) {
@@ -252,7 +249,7 @@ class LazyWriter : public LazyCheckpointWriter {
     std::unique_ptr<File> file;
     if (status.ok()) {
       absl::StatusOr<std::unique_ptr<File>> created =
-          CreateRankFile(files_, flight.directory, transport_.rank());
+          CreateRankFile(files_, flight.step.directory, transport_.rank());
       status = created.status();
       if (created.ok()) file = *std::move(created);
     }
@@ -264,11 +261,12 @@ class LazyWriter : public LazyCheckpointWriter {
       file.reset();
       if (sums.ok()) {
         absl::StatusOr<std::string> contribution = FinishRankFile(
-            files_, flight.directory, transport_.rank(), layout_, regions_, *std::move(sums));
+            files_, flight.step.directory, transport_.rank(), layout_, regions_, *std::move(sums));
         status = contribution.status();
         if (contribution.ok()) flight.contribution = *std::move(contribution);
       }
     }
+    status = protocol_->EndFile(flight.step, status);
     EndCopy(flight, /*abandon=*/!status.ok());
     const std::lock_guard lock(mutex_);
     backlog_pieces_ -= PieceCount(layout_);
@@ -278,34 +276,12 @@ class LazyWriter : public LazyCheckpointWriter {
         flight.copier_seconds + ThreadSeconds() - processor_before;
   }
 
-  // Metadata and step directory, on every rank.
   absl::Status BeginStep(Flight& flight) {
-    flight.metadata = flight.request.metadata ? flight.request.metadata() : "{}";
-    flight.directory = JoinPath(options_.directory, StepDirectoryName(flight.name));
-    {
-      const std::lock_guard lock(mutex_);
-      under_way_.insert(flight.directory);
-    }
-    absl::Status mine = CheckJsonObject(flight.metadata, "the checkpoint's metadata");
-    if (mine.ok() && flight.name.step < 0) mine = absl::InvalidArgumentError("a negative step");
-    const std::string hash =
-        Hex64(ExtendCrc64(0, flight.metadata.data(), static_cast<int64_t>(flight.metadata.size())));
-    BackgroundVote vote = VoteOf(flight, "directory");
-    if (leader()) {
-      if (mine.ok()) {
-        mine = MakeStepDirectory(files_, options_, flight.name);
-        flight.made_directory = mine.ok();
-      }
-      vote.Tell(mine, hash);
-      return mine;
-    }
-    absl::StatusOr<std::string> theirs = vote.Hear();
-    if (!theirs.ok()) return theirs.status();
-    if (mine.ok() && *theirs != hash) {
-      return absl::InternalError(
-          "ranks 0 and this one captured different metadata; every rank saves the same step");
-    }
-    return mine;
+    SavedStep& step = flight.step;
+    step.metadata = flight.request.metadata ? flight.request.metadata() : "{}";
+    absl::Status mine = CheckJsonObject(step.metadata, "the checkpoint's metadata");
+    if (mine.ok() && step.name.step < 0) mine = absl::InvalidArgumentError("a negative step");
+    return protocol_->Begin(step, mine);
   }
 
   absl::StatusOr<RankFileSums> WritePieces(Flight& flight, File& file) {
@@ -326,8 +302,11 @@ class LazyWriter : public LazyCheckpointWriter {
         piece = flight.filled.front();
         flight.filled.pop_front();
       }
+      copy_failure = protocol_->Piece(flight.step, piece.first, piece.second,
+                                      PieceBytes(layout_, piece.first), layout_.bytes);
       writer.Write(piece.first, piece.second);
       ++written;
+      if (!copy_failure.ok()) break;
     }
     absl::StatusOr<RankFileSums> sums = writer.Finish();
     return copy_failure.ok() ? std::move(sums) : copy_failure;
@@ -351,8 +330,9 @@ class LazyWriter : public LazyCheckpointWriter {
   void Commit(Flight& flight) {
     const double processor_before = ThreadSeconds();
     SaveReport& report = flight.finished.report;
-    report.directory = flight.directory;
-    absl::StatusOr<std::string> outcome = leader() ? Decide(flight) : AskLeader(flight);
+    report.directory = flight.step.directory;
+    absl::StatusOr<std::string> outcome =
+        protocol_->Commit(flight.step, flight.status, flight.contribution);
     if (outcome.ok()) {
       for (size_t begin = 0; begin < outcome->size();) {
         const size_t end = outcome->find('\n', begin);
@@ -360,66 +340,21 @@ class LazyWriter : public LazyCheckpointWriter {
         begin = end + 1;
       }
     } else {
-      flight.finished.status = absl::Status(
-          outcome.status().code(), absl::StrCat("checkpoint of step ", flight.name.step,
-                                                " not saved: ", outcome.status().message()));
-      unanswered_.push_back(TagOf(flight));
+      flight.finished.status =
+          absl::Status(outcome.status().code(),
+                       absl::StrCat(protocol_->name(), protocol_->name().empty() ? "" : " ",
+                                    "checkpoint of step ", flight.step.name.step,
+                                    " not saved: ", outcome.status().message()));
+      unanswered_.push_back(flight.step.tag);
     }
     // Messages of saves that failed may come late; one that was answered has none.
     for (const std::string& tag : unanswered_) transport_.DropTagged(tag);
     const std::lock_guard lock(mutex_);
     report.seconds = Seconds(Clock::now() - flight.begin);
     report.processor_seconds += ThreadSeconds() - processor_before;
-    under_way_.erase(flight.directory);
     finished_.push_back(std::move(flight.finished));
     --in_flight_;
     changed_.notify_all();
-  }
-
-  // Rank 0: the warnings of a committed save, a line each.
-  absl::StatusOr<std::string> Decide(Flight& flight) {
-    absl::StatusOr<std::vector<std::string>> parts =
-        VoteOf(flight, "file").Collect(flight.status, flight.contribution);
-    absl::Status status = parts.status();
-    std::string lines;
-    if (parts.ok()) {
-      const uint64_t* refused =
-          flight.request.changed && last_hash_.has_value() ? &*last_hash_ : nullptr;
-      absl::StatusOr<uint64_t> hash =
-          CommitStep(files_, options_, flight.name, *parts, flight.metadata, refused);
-      status = hash.status();
-      if (hash.ok()) {
-        last_hash_ = *hash;
-        const auto others = [&](const std::string& directory) {
-          const std::lock_guard lock(mutex_);
-          return directory != flight.directory && under_way_.count(directory) > 0;
-        };
-        for (const std::string& warning : FinishCommitted(files_, options_, flight.name, others)) {
-          absl::StrAppend(&lines, warning, "\n");
-        }
-      }
-    }
-    // A peer that is late, or gone, may still be writing there.
-    const bool quiet = !absl::IsUnavailable(status) && !absl::IsDeadlineExceeded(status) &&
-                       !absl::IsCancelled(status);
-    if (!status.ok() && quiet && flight.made_directory)
-      RemoveFailedStep(files_, options_, flight.name);
-    VoteOf(flight, "outcome").Tell(status, lines);
-    if (!status.ok()) return status;
-    return lines;
-  }
-
-  absl::StatusOr<std::string> AskLeader(Flight& flight) {
-    VoteOf(flight, "file").TellLeader(flight.status, flight.contribution);
-    return VoteOf(flight, "outcome").Hear();
-  }
-
-  std::string TagOf(const Flight& flight) const {
-    return absl::StrCat("checkpoint generation ", generation_, " step ", flight.name.step,
-                        " attempt ", flight.attempt, ": ");
-  }
-  BackgroundVote VoteOf(const Flight& flight, const char* phase) {
-    return BackgroundVote(transport_, absl::StrCat(TagOf(flight), phase), lazy_.timeout, stop_);
   }
 
   FileSystem& files_;
@@ -435,27 +370,24 @@ class LazyWriter : public LazyCheckpointWriter {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   Queue to_copy_, to_write_, to_commit_;
-  std::set<std::string> under_way_;  // step directories
   std::vector<FinishedSave> finished_;
   int64_t attempts_ = 0;
   int64_t backlog_pieces_ = 0;
   int in_flight_ = 0;
   std::atomic<bool> stop_ = false;  // set under the mutex; votes look at it without
+  const std::unique_ptr<StepProtocol> protocol_;
 
-  // The committer's.
-  std::optional<uint64_t> last_hash_;
-  std::vector<std::string> unanswered_;  // tags of saves that failed
+  std::vector<std::string> unanswered_;  // the committer's: tags of saves that failed
 
   std::thread copier_, writer_, committer_;
 };
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> LazyCheckpointWriter::Open(
+absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> OpenLazyWriter(
     FileSystem& files, CheckpointOptions options, LazyOptions lazy,
-    std::vector<StateRegion> regions, MemoryTable& memory, Transport& transport) {
-  absl::StatusOr<int64_t> generation = OpenGeneration(files, options, transport);
-  if (!generation.ok()) return generation.status();
+    std::vector<StateRegion> regions, MemoryTable& memory, Transport& transport, int64_t generation,
+    const MakeProtocol& protocol) {
   RankFileLayout layout;
   std::unique_ptr<HostPool> pool;
   const auto prepare = [&]() -> absl::Status {
@@ -468,7 +400,7 @@ absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> LazyCheckpointWriter::Open
       }
     }
     absl::StatusOr<RankFileLayout> built = BuildRankFileLayout(
-        {options.run_id, *generation, transport.rank(), transport.size()}, regions);
+        {options.run_id, generation, transport.rank(), transport.size()}, regions);
     if (!built.ok()) return built.status();
     layout = *std::move(built);
     absl::StatusOr<std::unique_ptr<HostPool>> made =
@@ -478,11 +410,23 @@ absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> LazyCheckpointWriter::Open
     return absl::OkStatus();
   };
   absl::StatusOr<std::vector<std::string>> votes =
-      Vote(transport, absl::StrCat("layout of generation ", *generation), prepare());
+      Vote(transport, absl::StrCat("layout of generation ", generation), prepare());
   if (!votes.ok()) return votes.status();
   return std::make_unique<LazyWriter>(files, std::move(options), std::move(lazy),
-                                      std::move(regions), transport, *generation, std::move(layout),
-                                      std::move(pool));
+                                      std::move(regions), transport, generation, std::move(layout),
+                                      std::move(pool), protocol);
+}
+
+absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> LazyCheckpointWriter::Open(
+    FileSystem& files, CheckpointOptions options, LazyOptions lazy,
+    std::vector<StateRegion> regions, MemoryTable& memory, Transport& transport) {
+  absl::StatusOr<int64_t> generation = OpenGeneration(files, options, transport);
+  if (!generation.ok()) return generation.status();
+  const absl::Duration timeout = lazy.timeout;
+  return OpenLazyWriter(files, options, std::move(lazy), std::move(regions), memory, transport,
+                        *generation, [&](const std::atomic<bool>& stop) {
+                          return MakeSharedSteps(files, options, transport, timeout, stop);
+                        });
 }
 
 }  // namespace longspan
