@@ -26,23 +26,39 @@ void BackgroundVote::Tell(const absl::Status& status, const std::string& payload
   }
 }
 
+void BackgroundVote::TellRank(int rank, const absl::Status& status, const std::string& payload) {
+  transport_.SendTagged(rank, tag_, Ballot(status, payload)).IgnoreError();
+}
+
 void BackgroundVote::TellLeader(const absl::Status& status, const std::string& payload) {
   transport_.SendTagged(0, tag_, Ballot(status, payload)).IgnoreError();
 }
 
-absl::StatusOr<std::string> BackgroundVote::HearFrom(int rank, absl::Time deadline) {
+absl::StatusOr<std::string> AwaitTagged(Transport& transport, int rank, const std::string& tag,
+                                        absl::Duration timeout, const std::atomic<bool>& stop) {
+  const absl::Time deadline = absl::Now() + timeout;
   while (true) {
-    absl::StatusOr<std::string> text = transport_.ReceiveTagged(
-        rank, tag_,
+    absl::StatusOr<std::string> text = transport.ReceiveTagged(
+        rank, tag,
         std::clamp(deadline - absl::Now(), absl::ZeroDuration(), absl::Milliseconds(100)));
-    if (text.ok() && text->empty()) return absl::InternalError("an empty ballot");
     if (!absl::IsDeadlineExceeded(text.status())) return text;
-    if (stop_.load()) return absl::CancelledError("the writer was stopped");
+    if (stop.load()) return absl::CancelledError("the writer was stopped");
     if (absl::Now() >= deadline) {
       return absl::DeadlineExceededError(
-          absl::StrCat("no answer from rank ", rank, " within ", absl::FormatDuration(timeout_)));
+          absl::StrCat("no answer from rank ", rank, " within ", absl::FormatDuration(timeout)));
     }
   }
+}
+
+absl::StatusOr<std::string> BackgroundVote::HearFrom(int rank, absl::Time deadline) {
+  absl::StatusOr<std::string> text =
+      AwaitTagged(transport_, rank, tag_, deadline - absl::Now(), stop_);
+  if (text.ok() && text->empty()) return absl::InternalError("an empty ballot");
+  if (absl::IsDeadlineExceeded(text.status())) {
+    return absl::DeadlineExceededError(
+        absl::StrCat("no answer from rank ", rank, " within ", absl::FormatDuration(timeout_)));
+  }
+  return text;
 }
 
 absl::StatusOr<std::string> BackgroundVote::Hear() {

@@ -16,6 +16,11 @@
 
 namespace longspan {
 
+// The next message with `tag` from `rank`. Cancelled once `stop` is set, DeadlineExceeded after
+// `timeout`, Unavailable if the rank is gone.
+absl::StatusOr<std::string> AwaitTagged(Transport& transport, int rank, const std::string& tag,
+                                        absl::Duration timeout, const std::atomic<bool>& stop);
+
 // For one thread.
 class BackgroundVote {
  public:
@@ -27,6 +32,8 @@ class BackgroundVote {
   // Rank 0, to all others. A message that cannot be sent is a peer that is gone; it will be missed
   // where it counts.
   void Tell(const absl::Status& status, const std::string& payload);
+  // As Tell, to one of them.
+  void TellRank(int rank, const absl::Status& status, const std::string& payload);
   // The others, to rank 0.
   void TellLeader(const absl::Status& status, const std::string& payload);
   // The others: rank 0's payload, or its failure. DeadlineExceeded after the time-out, Unavailable

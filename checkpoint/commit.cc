@@ -163,21 +163,13 @@ absl::StatusOr<std::string> FinishRankFile(FileSystem& files, const std::string&
   return SerializeContribution(contribution);
 }
 
-absl::StatusOr<uint64_t> CommitStep(FileSystem& files, const CheckpointOptions& options,
-                                    const StepName& name,
-                                    const std::vector<std::string>& contributions,
-                                    const std::string& metadata, const uint64_t* refused_hash) {
-  const std::string directory = StepPath(options, name);
+absl::StatusOr<StepRecords> JoinStep(const CheckpointOptions& options, const StepName& name,
+                                     const std::vector<std::string>& contributions,
+                                     const std::string& metadata, const uint64_t* refused_hash) {
   std::vector<RankContribution> parts;
-  for (size_t rank = 0; rank < contributions.size(); ++rank) {
-    absl::StatusOr<RankContribution> part = ParseContribution(contributions[rank]);
+  for (const std::string& contribution : contributions) {
+    absl::StatusOr<RankContribution> part = ParseContribution(contribution);
     if (!part.ok()) return part.status();
-    // A node with a file system of its own may have a directory of the same name.
-    if (absl::Status status =
-            AwaitVisible(files, JoinPath(directory, part->file.name), static_cast<int>(rank));
-        !status.ok()) {
-      return status;
-    }
     parts.push_back(*std::move(part));
   }
   Manifest manifest;
@@ -194,24 +186,48 @@ absl::StatusOr<uint64_t> CommitStep(FileSystem& files, const CheckpointOptions& 
   }
   absl::StatusOr<std::string> text = SerializeManifest(manifest);
   if (!text.ok()) return text.status();
-  if (absl::Status status = CreateDurably(files, directory, kManifestName, *text); !status.ok()) {
-    return status;
-  }
-
   CommitRecord record;
   record.run_id = options.run_id;
   record.generation = name.generation;
   record.step = name.step;
   record.root_hash = ExtendCrc64(0, text->data(), static_cast<int64_t>(text->size()));
   record.time = UtcNow();
-  if (absl::Status status = CheckFence(files, options.directory, name.generation); !status.ok()) {
-    return status;
+  StepRecords records;
+  records.manifest = *std::move(text);
+  records.commit = SerializeCommit(record);
+  records.state_hash = manifest.state_hash;
+  for (const ManifestFile& file : manifest.files) records.files.push_back(file.name);
+  return records;
+}
+
+absl::StatusOr<uint64_t> CommitStep(FileSystem& files, const CheckpointOptions& options,
+                                    const StepName& name,
+                                    const std::vector<std::string>& contributions,
+                                    const std::string& metadata, const uint64_t* refused_hash) {
+  const std::string directory = StepPath(options, name);
+  absl::StatusOr<StepRecords> records =
+      JoinStep(options, name, contributions, metadata, refused_hash);
+  if (!records.ok()) return records.status();
+  for (size_t rank = 0; rank < records->files.size(); ++rank) {
+    // A node with a file system of its own may have a directory of the same name.
+    if (absl::Status status =
+            AwaitVisible(files, JoinPath(directory, records->files[rank]), static_cast<int>(rank));
+        !status.ok()) {
+      return status;
+    }
   }
-  if (absl::Status status = ReplaceDurably(files, directory, kCommitName, SerializeCommit(record));
+  if (absl::Status status = CreateDurably(files, directory, kManifestName, records->manifest);
       !status.ok()) {
     return status;
   }
-  return manifest.state_hash;
+  if (absl::Status status = CheckFence(files, options.directory, name.generation); !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = ReplaceDurably(files, directory, kCommitName, records->commit);
+      !status.ok()) {
+    return status;
+  }
+  return records->state_hash;
 }
 
 std::vector<std::string> FinishCommitted(FileSystem& files, const CheckpointOptions& options,

@@ -42,6 +42,17 @@ absl::StatusOr<std::string> FinishRankFile(FileSystem& files, const std::string&
                                            const std::vector<StateRegion>& regions,
                                            RankFileSums sums);
 
+// What makes a step count, as texts.
+struct StepRecords {
+  std::string manifest, commit;
+  std::vector<std::string> files;  // names, by rank
+  uint64_t state_hash = 0;
+};
+// From the parts of all ranks, by rank. DataLoss if the state hash is `refused_hash` (not null).
+absl::StatusOr<StepRecords> JoinStep(const CheckpointOptions& options, const StepName& name,
+                                     const std::vector<std::string>& contributions,
+                                     const std::string& metadata, const uint64_t* refused_hash);
+
 // Rank 0, after every rank's file is durable: manifest and commit record. The state hash, which
 // must not be `refused_hash` (if not null): DataLoss then.
 absl::StatusOr<uint64_t> CommitStep(FileSystem& files, const CheckpointOptions& options,

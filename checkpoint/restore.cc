@@ -12,6 +12,27 @@
 namespace longspan {
 namespace {
 
+// The manifest that `info` was made from: the directory may have been replaced since.
+absl::StatusOr<Manifest> ManifestOf(FileSystem& files, const CheckpointInfo& info) {
+  absl::StatusOr<Manifest> manifest = ReadCommittedManifest(files, info.directory);
+  if (manifest.ok() && (manifest->generation != info.generation || manifest->step != info.step)) {
+    return absl::DataLossError(info.directory + " holds another step than it did");
+  }
+  return manifest;
+}
+
+absl::StatusOr<CheckpointInfo> ReadInfo(FileSystem& files, const std::string& step_directory,
+                                        Holds holds) {
+  CommitRecord record;
+  absl::StatusOr<Manifest> manifest = ReadCommittedManifest(files, step_directory, &record, holds);
+  if (!manifest.ok()) return manifest.status();
+  CheckpointInfo info = InfoOf(*manifest, step_directory);
+  info.time = record.time;
+  return info;
+}
+
+}  // namespace
+
 CheckpointInfo InfoOf(const Manifest& manifest, const std::string& directory) {
   CheckpointInfo info;
   info.directory = directory;
@@ -24,30 +45,20 @@ CheckpointInfo InfoOf(const Manifest& manifest, const std::string& directory) {
   return info;
 }
 
-// The manifest that `info` was made from: the directory may have been replaced since.
-absl::StatusOr<Manifest> ManifestOf(FileSystem& files, const CheckpointInfo& info) {
-  absl::StatusOr<Manifest> manifest = ReadCommittedManifest(files, info.directory);
-  if (manifest.ok() && (manifest->generation != info.generation || manifest->step != info.step)) {
-    return absl::DataLossError(info.directory + " holds another step than it did");
-  }
-  return manifest;
-}
-
-}  // namespace
-
 absl::StatusOr<CheckpointInfo> ReadCheckpointInfo(FileSystem& files,
                                                   const std::string& step_directory) {
-  CommitRecord record;
-  absl::StatusOr<Manifest> manifest = ReadCommittedManifest(files, step_directory, &record);
-  if (!manifest.ok()) return manifest.status();
-  CheckpointInfo info = InfoOf(*manifest, step_directory);
-  info.time = record.time;
-  return info;
+  return ReadInfo(files, step_directory, Holds::kAllFiles);
 }
 
 absl::StatusOr<std::vector<CheckpointInfo>> ListCheckpoints(FileSystem& files,
                                                             const std::string& directory,
                                                             std::vector<std::string>* skipped) {
+  return ListCommitted(files, directory, Holds::kAllFiles, skipped);
+}
+
+absl::StatusOr<std::vector<CheckpointInfo>> ListCommitted(FileSystem& files,
+                                                          const std::string& directory, Holds holds,
+                                                          std::vector<std::string>* skipped) {
   std::vector<CheckpointInfo> committed;
   absl::StatusOr<std::vector<std::string>> names = files.List(directory);
   if (absl::IsNotFound(names.status())) return committed;
@@ -56,7 +67,7 @@ absl::StatusOr<std::vector<CheckpointInfo>> ListCheckpoints(FileSystem& files,
     const std::optional<StepName> parsed = ParseStepDirectoryName(name);
     if (!parsed) continue;
     const std::string path = JoinPath(directory, name);
-    absl::StatusOr<CheckpointInfo> info = ReadCheckpointInfo(files, path);
+    absl::StatusOr<CheckpointInfo> info = ReadInfo(files, path, holds);
     absl::Status status = info.status();
     if (status.ok() && (info->step != parsed->step || info->generation != parsed->generation)) {
       status = absl::DataLossError(path + " holds step " + std::to_string(info->step) +

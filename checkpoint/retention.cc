@@ -1,12 +1,15 @@
 #include "checkpoint/retention.h"
 
 #include <algorithm>
+#include <optional>
 #include <set>
+#include <utility>
 
 namespace longspan {
+namespace {
 
-std::vector<std::string> ApplyRetention(FileSystem& files, const CheckpointOptions& options,
-                                        const StepName& newest, const UnderWay& under_way) {
+std::vector<std::string> Apply(FileSystem& files, const CheckpointOptions& options, Holds holds,
+                               const StepName& newest, const UnderWay& under_way) {
   std::vector<std::string> problems;
   const std::string& directory = options.directory;
   absl::StatusOr<std::vector<std::string>> names = files.List(directory);
@@ -17,7 +20,7 @@ std::vector<std::string> ApplyRetention(FileSystem& files, const CheckpointOptio
   const std::string newest_path = JoinPath(directory, StepDirectoryName(newest));
   std::vector<std::string> skipped;
   absl::StatusOr<std::vector<CheckpointInfo>> committed =
-      ListCheckpoints(files, directory, &skipped);
+      ListCommitted(files, directory, holds, &skipped);
   if (!committed.ok()) {
     return {"old checkpoints stay: " + std::string(committed.status().message())};
   }
@@ -69,6 +72,23 @@ std::vector<std::string> ApplyRetention(FileSystem& files, const CheckpointOptio
     }
   }
   return problems;
+}
+
+}  // namespace
+
+std::vector<std::string> ApplyRetention(FileSystem& files, const CheckpointOptions& options,
+                                        const StepName& newest, const UnderWay& under_way) {
+  return Apply(files, options, Holds::kAllFiles, newest, under_way);
+}
+
+std::vector<std::string> ApplyNodeRetention(FileSystem& files, const CheckpointOptions& options,
+                                            const StepName& newest) {
+  const auto not_older = [&](const std::string& path) {
+    const std::optional<StepName> name = ParseStepDirectoryName(path.substr(path.rfind('/') + 1));
+    return name &&
+           std::pair(name->generation, name->step) >= std::pair(newest.generation, newest.step);
+  };
+  return Apply(files, options, Holds::kSomeFiles, newest, not_older);
 }
 
 }  // namespace longspan

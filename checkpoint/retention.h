@@ -25,6 +25,11 @@ std::vector<std::string> ApplyRetention(FileSystem& files, const CheckpointOptio
                                         const StepName& newest,
                                         const UnderWay& under_way = nullptr);
 
+// The same for a node's directory, which holds some of the files of a step, by one rank of the
+// node. Others of the node may be ahead: unfinished saves that are not older than `newest` stay.
+std::vector<std::string> ApplyNodeRetention(FileSystem& files, const CheckpointOptions& options,
+                                            const StepName& newest);
+
 }  // namespace longspan
 
 #endif  // LONGSPAN_CHECKPOINT_RETENTION_H_

@@ -126,7 +126,7 @@ absl::Status DeleteStepDirectory(FileSystem& files, const std::string& directory
 }
 
 absl::StatusOr<Manifest> ReadCommittedManifest(FileSystem& files, const std::string& directory,
-                                               CommitRecord* record) {
+                                               CommitRecord* record, Holds holds) {
   const std::string commit_path = JoinPath(directory, kCommitName);
   const std::string manifest_path = JoinPath(directory, kManifestName);
   absl::StatusOr<std::string> commit_text = files.ReadAll(commit_path);
@@ -158,7 +158,7 @@ absl::StatusOr<Manifest> ReadCommittedManifest(FileSystem& files, const std::str
   absl::StatusOr<std::vector<std::string>> names = files.List(directory);
   if (!names.ok()) return names.status();
   for (const ManifestFile& file : manifest->files) {
-    if (!std::binary_search(names->begin(), names->end(), file.name)) {
+    if (holds == Holds::kAllFiles && !std::binary_search(names->begin(), names->end(), file.name)) {
       return absl::DataLossError(JoinPath(directory, file.name) +
                                  " is missing although the step is committed");
     }

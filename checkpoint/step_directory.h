@@ -55,11 +55,23 @@ absl::Status ReplaceDurably(FileSystem& files, const std::string& directory,
 // rest. OK if it is gone.
 absl::Status DeleteStepDirectory(FileSystem& files, const std::string& directory);
 
+// What a committed directory must hold of the files that its manifest names: a node's holds some.
+enum class Holds { kAllFiles, kSomeFiles };
+
 // The manifest of a directory with a valid commit record. DataLoss, naming the file, if manifest,
 // commit record and directory listing do not fit each other; FailedPrecondition for a newer
 // version; NotFound without a commit record. `record`, if not null, gets the commit record.
 absl::StatusOr<Manifest> ReadCommittedManifest(FileSystem& files, const std::string& directory,
-                                               CommitRecord* record = nullptr);
+                                               CommitRecord* record = nullptr,
+                                               Holds holds = Holds::kAllFiles);
+
+// What callers are told of it; without the time of the commit.
+CheckpointInfo InfoOf(const Manifest& manifest, const std::string& directory);
+
+// ListCheckpoints, of directories that hold all of their files or some.
+absl::StatusOr<std::vector<CheckpointInfo>> ListCommitted(FileSystem& files,
+                                                          const std::string& directory, Holds holds,
+                                                          std::vector<std::string>* skipped);
 
 }  // namespace longspan
 

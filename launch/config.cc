@@ -104,7 +104,7 @@ std::string Format(const ValidationSource& value) {
 }
 
 absl::Status Parse(const toml::node& node, SaveInterval* out) {
-  if (const auto steps = node.value_exact<int64_t>(); steps && *steps >= 1) {
+  if (const auto steps = node.value_exact<int64_t>(); steps && *steps >= 0) {
     *out = {*steps, 0};
     return absl::OkStatus();
   }
@@ -123,7 +123,7 @@ absl::Status Parse(const toml::node& node, SaveInterval* out) {
 }
 std::string Format(const SaveInterval& value) {
   if (value.automatic) return "\"auto\"";
-  if (value.steps > 0) return absl::StrCat(value.steps);
+  if (value.steps > 0 || value.off()) return absl::StrCat(value.steps);
   return absl::StrCat("\"", value.seconds, "s\"");
 }
 
@@ -239,6 +239,13 @@ size_t EditDistance(const std::string& a, const std::string& b) {
   return row[b.size()];
 }
 
+// A directory is wanted unless the tier is off.
+Rule NotEmptyWith(std::function<std::string(const RunConfig&)> get, std::function<bool(const RunConfig&)> off) {
+  return [get = std::move(get), off = std::move(off)](const RunConfig& c) {
+    return off(c) || !get(c).empty() ? absl::OkStatus()
+                                     : absl::InvalidArgumentError("is needed: a directory that every node has");
+  };
+}
 Rule OneOf(std::function<std::string(const RunConfig&)> get, std::vector<std::string> values) {
   return [get = std::move(get), values = std::move(values)](const RunConfig& c) {
     const std::string value = get(c);
@@ -399,7 +406,10 @@ const std::vector<Key>& Table() {
               AtLeast(VALUE(planner.ranks_per_node), 0)),
 
       MakeKey("checkpoint", "interval", FIELD(checkpoint.interval), kMayChange,
-              "updates; a time such as \"30s\"; or \"auto\": from what a save costs and mtbf"),
+              "updates; a time such as \"30s\"; or \"auto\": from what a save costs and mtbf",
+              [](const RunConfig& c) {
+                return c.checkpoint.interval.off() ? absl::InvalidArgumentError("must be at least 1") : absl::OkStatus();
+              }),
       MakeKey("checkpoint", "keep_last", FIELD(checkpoint.keep_last), kMayChange, "newest checkpoints kept",
               AtLeast(VALUE(checkpoint.keep_last), 1)),
       MakeKey("checkpoint", "keep_every", FIELD(checkpoint.keep_every), kMayChange,
@@ -425,6 +435,23 @@ const std::vector<Key>& Table() {
       MakeKey("checkpoint", "storage", FIELD(checkpoint.storage), kMayChange,
               "\"auto\", \"io_uring\" or \"threads\": how bytes get to the disk",
               OneOf(VALUE(checkpoint.storage), {"auto", "io_uring", "threads"})),
+      MakeKey("checkpoint", "memory_interval", FIELD(checkpoint.memory.interval), kMayChange,
+              "saves to host memory that outlives the process: as interval; 0: none"),
+      MakeKey("checkpoint", "memory_directory", FIELD(checkpoint.memory.directory), kMayChange,
+              "a tmpfs of every node", NotEmptyWith(VALUE(checkpoint.memory.directory), VALUE(checkpoint.memory.interval.off()))),
+      MakeKey("checkpoint", "memory_keep", FIELD(checkpoint.memory.keep), kMayChange, "newest saves kept in memory",
+              AtLeast(VALUE(checkpoint.memory.keep), 1)),
+      MakeKey("checkpoint", "memory_partner", FIELD(checkpoint.memory.partner), kMayChange,
+              "every save in memory is in another node's memory as well"),
+      MakeKey("checkpoint", "local_interval", FIELD(checkpoint.local.interval), kMayChange,
+              "saves to a disk of every node: as interval; 0: none"),
+      MakeKey("checkpoint", "local_directory", FIELD(checkpoint.local.directory), kMayChange,
+              "on a disk of every node, such as \"/scratch\"",
+              NotEmptyWith(VALUE(checkpoint.local.directory), VALUE(checkpoint.local.interval.off()))),
+      MakeKey("checkpoint", "local_keep", FIELD(checkpoint.local.keep), kMayChange, "newest saves kept on a node's disk",
+              AtLeast(VALUE(checkpoint.local.keep), 1)),
+      MakeKey("checkpoint", "local_partner", FIELD(checkpoint.local.partner), kMayChange,
+              "every save on a node's disk is on another node's as well"),
 
       MakeKey("metrics", "every", FIELD(metrics.every), kMayChange, "steps between two lines",
               AtLeast(VALUE(metrics.every), 1)),

@@ -84,6 +84,29 @@ void EventPromise::Complete(absl::Status status) {
   for (auto& callback : callbacks) callback(status);
 }
 
+Event WhenAll(const std::vector<Event>& events) {
+  struct All {
+    std::mutex mutex;
+    size_t left;
+    absl::Status outcome;
+    EventPromise promise;
+  };
+  auto all = std::make_shared<All>();
+  all->left = events.size() + 1;  // one for this call
+  const Event event = all->promise.event();
+  const auto ended = [all](const absl::Status& status) {
+    {
+      const std::lock_guard lock(all->mutex);
+      all->outcome.Update(status);
+      if (--all->left > 0) return;
+    }
+    all->promise.Complete(all->outcome);
+  };
+  for (const Event& each : events) each.OnDone(ended);
+  ended(absl::OkStatus());
+  return event;
+}
+
 Stream::Stream(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Stream::Stream(Stream&&) noexcept = default;
 Stream& Stream::operator=(Stream&&) noexcept = default;

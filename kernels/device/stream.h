@@ -15,6 +15,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -57,6 +58,9 @@ class EventPromise {
   Event event_;
   bool completed_ = false;
 };
+
+// Done when all of `events` are, with the first failure among them.
+Event WhenAll(const std::vector<Event>& events);
 
 enum class DeviceKind { kCpu, kCuda };
 

@@ -22,9 +22,10 @@ struct ValidationSource {
 
 // A number of updates, a time, or chosen from what saves cost and how often the job fails.
 struct SaveInterval {
-  int64_t steps = 50;  // 0: by time
+  int64_t steps = 0;  // 0: by time
   double seconds = 0;
   bool automatic = false;  // steps and seconds are 0
+  bool off() const { return steps == 0 && seconds == 0 && !automatic; }
 };
 
 struct RunConfig {
@@ -91,7 +92,7 @@ struct RunConfig {
     int64_t ranks_per_node = 0;
   } planner;
   struct Checkpoint {
-    SaveInterval interval;
+    SaveInterval interval{50};
     int64_t keep_last = 3;
     int64_t keep_every = 0;
     std::string mode = "lazy";
@@ -102,6 +103,15 @@ struct RunConfig {
     int64_t max_failures = 0;  // in a row
     double mtbf = 50000.0;     // hours a node
     std::string storage = "auto";
+    // Nearer places, each off unless it has an interval; see checkpoint/tiers.h.
+    struct Tier {
+      SaveInterval interval;
+      std::string directory;  // below it, a directory of the run's own
+      int64_t keep = 1;
+      bool partner = false;
+    };
+    Tier memory{.directory = "/dev/shm"};
+    Tier local;
   } checkpoint;
   struct Metrics {
     int64_t every = 1;

@@ -1,0 +1,197 @@
+#include "checkpoint/node_steps.h"
+
+#include <map>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "checkpoint/commit.h"
+#include "checkpoint/partner_copies.h"
+#include "checkpoint/retention.h"
+
+namespace longspan {
+namespace {
+
+// Manifest and commit record in one message.
+std::string Pack(const StepRecords& records) {
+  return absl::StrCat(records.manifest.size(), "\n", records.manifest, records.commit);
+}
+
+absl::StatusOr<StepRecords> Unpack(const std::string& text) {
+  const size_t line = text.find('\n');
+  if (line == std::string::npos) return absl::InternalError("no records came with the commit");
+  const size_t bytes = std::stoull(text.substr(0, line));
+  StepRecords records;
+  records.manifest = text.substr(line + 1, bytes);
+  records.commit = text.substr(line + 1 + bytes);
+  return records;
+}
+
+class NodeSteps : public StepProtocol {
+ public:
+  NodeSteps(FileSystem& files, CheckpointOptions options, const TierOptions& tier,
+            Transport& transport, absl::Duration timeout, const std::atomic<bool>& stop)
+      : files_(files),
+        options_(std::move(options)),
+        name_(tier.tier.name),
+        leaders_(NodeLeaders(tier.nodes)),
+        transport_(transport),
+        timeout_(timeout),
+        stop_(stop) {
+    if (tier.partner) {
+      copies_.emplace(files_, transport_, PartnersOf(tier.nodes), timeout_, stop_);
+    }
+  }
+
+  std::string name() const override { return name_; }
+
+  absl::Status Begin(SavedStep& step, const absl::Status& mine) override {
+    absl::Status status =
+        AgreeOnMetadata(VoteOf(step, "directory"), rank() == 0, step.metadata, mine);
+    // Every rank of the node tries: the first one makes it.
+    if (status.ok()) {
+      status = files_.CreateDirectory(step.directory);
+      if (absl::IsAlreadyExists(status)) status = absl::OkStatus();
+      if (status.ok()) status = files_.SyncDirectory(options_.directory);
+    }
+    if (copies_) copies_->Expect(step, status);
+    return status;
+  }
+
+  absl::Status Piece(const SavedStep& step, int64_t piece, const char* data, int64_t bytes,
+                     int64_t file_bytes) override {
+    return copies_ ? copies_->Send(step, piece, data, bytes, file_bytes) : absl::OkStatus();
+  }
+
+  absl::Status EndFile(const SavedStep& step, const absl::Status& mine) override {
+    return copies_ ? copies_->EndFile(step, mine) : mine;
+  }
+
+  absl::StatusOr<std::string> Commit(const SavedStep& step, const absl::Status& mine,
+                                     const std::string& contribution) override {
+    absl::Status status = mine;
+    if (copies_) {
+      const absl::Status copies = copies_->Await(step);
+      status.Update(copies);
+    }
+    return rank() == 0 ? Decide(step, status, contribution) : Follow(step, status, contribution);
+  }
+
+ private:
+  int rank() const { return transport_.rank(); }
+  bool node_leader() const { return leaders_[rank()] == rank(); }
+
+  absl::StatusOr<std::string> Decide(const SavedStep& step, const absl::Status& mine,
+                                     const std::string& contribution) {
+    absl::StatusOr<std::vector<std::string>> parts =
+        VoteOf(step, "file").Collect(mine, contribution);
+    absl::Status status = parts.status();
+    StepRecords records;
+    if (parts.ok()) {
+      const uint64_t* refused = step.changed && last_hash_.has_value() ? &*last_hash_ : nullptr;
+      absl::StatusOr<StepRecords> joined =
+          JoinStep(options_, step.name, *parts, step.metadata, refused);
+      status = joined.status();
+      if (joined.ok()) records = *std::move(joined);
+    }
+    BackgroundVote outcome = VoteOf(step, "outcome");
+    const std::string packed = status.ok() ? Pack(records) : "";
+    for (int other = 1; other < transport_.size(); ++other) {
+      outcome.TellRank(other, status, leaders_[other] == other ? packed : "");
+    }
+    if (!status.ok()) {
+      Remove(step, status);
+      return status;
+    }
+    last_hash_ = records.state_hash;
+    // One node with the records makes the step count. What others could not write is told.
+    std::string lines;
+    absl::StatusOr<std::string> kept = Keep(step, records);
+    absl::StatusOr<std::vector<std::string>> others =
+        VoteOf(step, "kept").Collect(absl::OkStatus(), "");
+    if (others.ok()) {
+      for (const std::string& line : *others) lines += line;
+    } else {
+      absl::StrAppend(&lines, "not every node has the commit record of ", step.directory, ": ",
+                      others.status().message(), "\n");
+    }
+    if (!kept.ok()) return kept.status();
+    return absl::StrCat(*kept, lines);
+  }
+
+  absl::StatusOr<std::string> Follow(const SavedStep& step, const absl::Status& mine,
+                                     const std::string& contribution) {
+    VoteOf(step, "file").TellLeader(mine, contribution);
+    absl::StatusOr<std::string> packed = VoteOf(step, "outcome").Hear();
+    if (!packed.ok()) {
+      Remove(step, packed.status());
+      return packed.status();
+    }
+    absl::StatusOr<std::string> kept = "";
+    if (node_leader()) {
+      absl::StatusOr<StepRecords> records = Unpack(*packed);
+      kept = records.ok() ? Keep(step, *records) : records.status();
+    }
+    VoteOf(step, "kept").TellLeader(kept.status(), kept.ok() ? *kept : "");
+    return kept;
+  }
+
+  // Node leaders: writes the records, then drops what is older. Lines of warnings.
+  absl::StatusOr<std::string> Keep(const SavedStep& step, const StepRecords& records) {
+    if (absl::Status status =
+            CreateDurably(files_, step.directory, kManifestName, records.manifest);
+        !status.ok()) {
+      return status;
+    }
+    if (absl::Status status = ReplaceDurably(files_, step.directory, kCommitName, records.commit);
+        !status.ok()) {
+      return status;
+    }
+    std::string lines;
+    for (const std::string& line : ApplyNodeRetention(files_, options_, step.name)) {
+      absl::StrAppend(&lines, line, "\n");
+    }
+    return lines;
+  }
+
+  // After a failure: memory, above all, is wanted back.
+  void Remove(const SavedStep& step, const absl::Status& failure) {
+    if (node_leader() && EveryRankIsThrough(failure)) {
+      RemoveFailedStep(files_, options_, step.name);
+    }
+  }
+
+  BackgroundVote VoteOf(const SavedStep& step, const char* phase) {
+    return BackgroundVote(transport_, absl::StrCat(step.tag, phase), timeout_, stop_);
+  }
+
+  FileSystem& files_;
+  const CheckpointOptions options_;
+  const std::string name_;
+  const std::vector<int> leaders_;
+  Transport& transport_;
+  const absl::Duration timeout_;
+  const std::atomic<bool>& stop_;
+  std::optional<PartnerCopies> copies_;
+  std::optional<uint64_t> last_hash_;  // the committer's, on rank 0
+};
+
+}  // namespace
+
+std::vector<int> NodeLeaders(const std::vector<int>& nodes) {
+  std::vector<int> leaders(nodes.size());
+  std::map<int, int> first;  // rank of each node
+  for (size_t rank = 0; rank < nodes.size(); ++rank) {
+    leaders[rank] = first.try_emplace(nodes[rank], static_cast<int>(rank)).first->second;
+  }
+  return leaders;
+}
+
+std::unique_ptr<StepProtocol> MakeNodeSteps(FileSystem& files, CheckpointOptions options,
+                                            const TierOptions& tier, Transport& transport,
+                                            absl::Duration timeout, const std::atomic<bool>& stop) {
+  return std::make_unique<NodeSteps>(files, std::move(options), tier, transport, timeout, stop);
+}
+
+}  // namespace longspan
