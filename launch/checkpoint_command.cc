@@ -12,6 +12,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/tiers.h"
 #include "launch/commands.h"
 #include "launch/model_exchange.h"
 #include "nlohmann/json.hpp"
@@ -53,27 +54,64 @@ std::string ShapeText(const std::vector<int64_t>& shape) {
   return absl::StrCat("(", absl::StrJoin(shape, ", "), ")");
 }
 
+// A step, and where its copies are.
+struct Row {
+  CheckpointInfo info;
+  std::vector<std::string> places;
+  nlohmann::json tiers = nlohmann::json::array();
+};
+
+// Newest first: of the checkpoint directory and of this node's tiers.
+absl::StatusOr<std::vector<Row>> Rows(const std::string& path, std::vector<std::string>* skipped) {
+  absl::StatusOr<std::vector<CheckpointInfo>> found = Find(path, skipped);
+  if (!found.ok()) return found.status();
+  std::map<std::pair<int64_t, int64_t>, Row, std::greater<>> rows;
+  for (const CheckpointInfo& info : *found) {
+    Row& row = rows[{info.generation, info.step}];
+    row.info = info;
+    row.places.push_back(info.directory);
+  }
+  absl::StatusOr<std::vector<TierListing>> tiers =
+      ListTiers(PosixFileSystem(), path + "/checkpoints");
+  if (!tiers.ok()) return tiers.status();
+  for (const TierListing& listing : *tiers) {
+    Row& row = rows[{listing.info.generation, listing.info.step}];
+    if (row.places.empty()) row.info = listing.info;
+    row.places.push_back(absl::StrCat(listing.tier, " (", listing.files_here, " of ",
+                                      listing.info.ranks,
+                                      " files on this node): ", listing.info.directory));
+    row.tiers.push_back({{"tier", listing.tier},
+                         {"directory", listing.info.directory},
+                         {"files_here", listing.files_here}});
+  }
+  std::vector<Row> sorted;
+  for (auto& [key, row] : rows) sorted.push_back(std::move(row));
+  return sorted;
+}
+
 absl::Status List(const Options& options) {
   std::vector<std::string> skipped;
-  absl::StatusOr<std::vector<CheckpointInfo>> found = Find(options.path, &skipped);
+  absl::StatusOr<std::vector<Row>> found = Rows(options.path, &skipped);
   if (!found.ok()) return found.status();
   for (const std::string& line : skipped) std::fprintf(stderr, "not committed: %s\n", line.c_str());
   nlohmann::json array = nlohmann::json::array();
   if (!options.json)
     std::printf("%10s %10s %6s %12s  %-20s  %s\n", "step", "generation", "ranks", "size",
-                "committed (UTC)", "directory");
-  for (const CheckpointInfo& info : *found) {
+                "committed (UTC)", "where");
+  for (const Row& row : *found) {
+    const CheckpointInfo& info = row.info;
     array.push_back({{"step", info.step},
                      {"generation", info.generation},
                      {"ranks", info.ranks},
                      {"bytes", info.bytes},
                      {"time", info.time},
-                     {"directory", info.directory}});
+                     {"directory", info.directory},
+                     {"tiers", row.tiers}});
     if (!options.json) {
       std::printf("%10lld %10lld %6d %12s  %-20s  %s\n", static_cast<long long>(info.step),
                   static_cast<long long>(info.generation), info.ranks,
                   ShortBytes(static_cast<double>(info.bytes)).c_str(), info.time.c_str(),
-                  info.directory.c_str());
+                  absl::StrJoin(row.places, "; ").c_str());
     }
   }
   if (options.json) std::puts(array.dump(2).c_str());

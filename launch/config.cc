@@ -240,10 +240,12 @@ size_t EditDistance(const std::string& a, const std::string& b) {
 }
 
 // A directory is wanted unless the tier is off.
-Rule NotEmptyWith(std::function<std::string(const RunConfig&)> get, std::function<bool(const RunConfig&)> off) {
+Rule NotEmptyWith(std::function<std::string(const RunConfig&)> get,
+                  std::function<bool(const RunConfig&)> off) {
   return [get = std::move(get), off = std::move(off)](const RunConfig& c) {
-    return off(c) || !get(c).empty() ? absl::OkStatus()
-                                     : absl::InvalidArgumentError("is needed: a directory that every node has");
+    return off(c) || !get(c).empty()
+               ? absl::OkStatus()
+               : absl::InvalidArgumentError("is needed: a directory that every node has");
   };
 }
 Rule OneOf(std::function<std::string(const RunConfig&)> get, std::vector<std::string> values) {

@@ -57,20 +57,21 @@ absl::Status MetricsFile::AppendCheckpoint(const CheckpointMetrics& save) {
   const auto rate = [&](double seconds) {
     return seconds > 0 ? static_cast<double>(save.bytes) / seconds : 0;
   };
-  const json object = {{"step", save.step},
-                       {"attempt", save.attempt},
-                       {"checkpoint_bytes", save.bytes},
-                       {"checkpoint_seconds", save.seconds},
-                       {"blocked_seconds", save.blocked_seconds},
-                       {"copy_seconds", save.copy_seconds},
-                       {"copy_bytes_per_second", rate(save.copy_seconds)},
-                       {"write_seconds", save.write_seconds},
-                       {"write_bytes_per_second", rate(save.write_seconds)},
-                       {"pool_wait_seconds", save.pool_seconds},
-                       {"background_processor_seconds", save.processor_seconds},
-                       {"backlog_bytes", save.backlog_bytes},
-                       {"skipped_saves", save.skipped},
-                       {"failed_saves", save.failed}};
+  json object = {{"step", save.step},
+                 {"attempt", save.attempt},
+                 {"checkpoint_bytes", save.bytes},
+                 {"checkpoint_seconds", save.seconds},
+                 {"blocked_seconds", save.blocked_seconds},
+                 {"copy_seconds", save.copy_seconds},
+                 {"copy_bytes_per_second", rate(save.copy_seconds)},
+                 {"write_seconds", save.write_seconds},
+                 {"write_bytes_per_second", rate(save.write_seconds)},
+                 {"pool_wait_seconds", save.pool_seconds},
+                 {"background_processor_seconds", save.processor_seconds},
+                 {"backlog_bytes", save.backlog_bytes},
+                 {"skipped_saves", save.skipped},
+                 {"failed_saves", save.failed}};
+  if (!save.tier.empty()) object["tier"] = save.tier;
   return Write(object.dump());
 }
 

@@ -46,6 +46,7 @@ struct StepMetrics {
 struct CheckpointMetrics {
   int64_t step = 0;
   int64_t attempt = 0;
+  std::string tier;                 // "memory", "local"; empty: the checkpoint directory
   int64_t bytes = 0;                // of rank 0's file
   double seconds = 0;               // from the request to the commit
   double blocked_seconds = 0;       // of that, of the training thread and its stream

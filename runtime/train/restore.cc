@@ -4,48 +4,50 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "absl/strings/str_split.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/storage.h"
+#include "checkpoint/tiers.h"
 #include "runtime/train/agreement.h"
 #include "runtime/train/run_schedule.h"
 
 namespace longspan {
 namespace {
 
-// Rank 0 looks, so that all ranks try the same directories in the same order.
-absl::StatusOr<std::vector<std::string>> Candidates(const std::string& resume,
-                                                    const RunFolder& folder, Transport& transport,
-                                                    RunLog& log) {
-  std::vector<std::string> directories;
-  absl::Status mine;
-  if (transport.rank() == 0) {
-    if (resume != "auto") {
-      directories.push_back(resume);
-    } else if (PosixFileSystem().Exists(folder.checkpoints())) {
-      std::vector<std::string> skipped;
-      absl::StatusOr<std::vector<CheckpointInfo>> found =
-          ListCheckpoints(PosixFileSystem(), folder.checkpoints(), &skipped);
-      mine = found.status();
-      if (found.ok()) {
-        for (const CheckpointInfo& info : *found) directories.push_back(info.directory);
-      }
-      for (const std::string& line : skipped) log.Info("not a committed checkpoint: " + line);
-    }
+// What to try, in this order; the same on all ranks.
+absl::StatusOr<std::vector<FoundCheckpoint>> Candidates(FileSystem& files,
+                                                        const std::string& resume,
+                                                        const RunFolder& folder,
+                                                        const std::vector<int>& nodes,
+                                                        Transport& transport, RunLog& log) {
+  if (resume != "auto") {
+    absl::StatusOr<CheckpointInfo> info = ReadCheckpointInfo(files, resume);
+    if (absl::Status status = Agree(transport, info.status()); !status.ok()) return status;
+    FoundCheckpoint found;
+    found.step = info->step;
+    found.generation = info->generation;
+    found.directory = resume;
+    return std::vector<FoundCheckpoint>{found};
   }
-  if (absl::Status status = Agree(transport, mine); !status.ok()) return status;
-  absl::StatusOr<std::string> joined =
-      transport.BroadcastBytes(absl::StrJoin(directories, "\n"), /*root=*/0);
-  if (!joined.ok()) return joined.status();
-  return std::vector<std::string>(absl::StrSplit(*joined, '\n', absl::SkipEmpty()));
+  absl::StatusOr<std::vector<TierDirectory>> tiers = ReadTiers(files, folder.checkpoints());
+  if (absl::Status status = Agree(transport, tiers.status()); !status.ok()) return status;
+  std::vector<std::string> skipped;
+  absl::StatusOr<std::vector<FoundCheckpoint>> found =
+      FindCheckpoints(files, folder.checkpoints(), *tiers, nodes, transport, &skipped);
+  for (const std::string& line : skipped) log.Info("not a committed checkpoint: " + line);
+  if (absl::Status status = Agree(transport, found.status()); !status.ok()) return status;
+  return found;
 }
 
-absl::Status RestoreFrom(const std::string& directory, TrainingState& state,
+// Collective.
+absl::Status RestoreFrom(FileSystem& files, const FoundCheckpoint& found,
+                         const std::vector<int>& nodes, Transport& transport, TrainingState& state,
                          const RunConfig& values, const std::vector<ConfigEntry>& config,
-                         RunState& run, std::vector<std::string>* changes) {
-  absl::StatusOr<CheckpointInfo> info = ReadCheckpointInfo(PosixFileSystem(), directory);
-  if (!info.ok()) return info.status();
+                         RunState& run, std::vector<std::string>* changes,
+                         std::vector<std::string>* notes) {
+  absl::StatusOr<std::unique_ptr<TieredRestore>> restore =
+      TieredRestore::Open(files, found, nodes, transport);
+  if (!restore.ok()) return restore.status();
+  const CheckpointInfo* info = &(*restore)->info();
   absl::StatusOr<RunState> saved = RunStateFromJson(info->metadata);
   if (!saved.ok()) return saved.status();
   absl::StatusOr<std::vector<std::string>> changed =
@@ -55,11 +57,7 @@ absl::Status RestoreFrom(const std::string& directory, TrainingState& state,
   absl::StatusOr<std::string> schedule = ScheduleOnResume(*saved, values, config, &schedule_change);
   if (!schedule.ok()) return schedule.status();
   if (!schedule_change.empty()) changed->push_back(schedule_change);
-  // With threads of its own no engine for writes is wanted.
-  absl::StatusOr<std::unique_ptr<FileSystem>> storage =
-      OpenStorage({.engine = StorageOptions::Engine::kThreads});
-  if (!storage.ok()) return storage.status();
-  if (absl::Status status = RestoreRegions(**storage, *info, state.Regions()); !status.ok())
+  if (absl::Status status = (*restore)->Restore(state.Regions(), notes); !status.ok())
     return status;
   *changes = *std::move(changed);
   run.step = saved->step;
@@ -78,24 +76,33 @@ absl::StatusOr<bool> RestoreRun(const std::string& resume, const RunFolder& fold
                                 const RunConfig& values, const std::vector<ConfigEntry>& config,
                                 TrainingState& state, Transport& transport, RunLog& log,
                                 RunState& run) {
-  absl::StatusOr<std::vector<std::string>> directories = Candidates(resume, folder, transport, log);
-  if (!directories.ok()) return directories.status();
-  for (const std::string& directory : *directories) {
+  // Reads past the page cache; with threads of its own no engine for writes is wanted.
+  absl::StatusOr<std::unique_ptr<FileSystem>> files =
+      OpenStorage({.engine = StorageOptions::Engine::kThreads});
+  if (absl::Status status = Agree(transport, files.status()); !status.ok()) return status;
+  absl::StatusOr<std::vector<int>> nodes = NodesByHost(transport);
+  if (!nodes.ok()) return nodes.status();
+  absl::StatusOr<std::vector<FoundCheckpoint>> candidates =
+      Candidates(**files, resume, folder, *nodes, transport, log);
+  if (!candidates.ok()) return candidates.status();
+  for (const FoundCheckpoint& found : *candidates) {
     RunState restored = run;
-    std::vector<std::string> changes;
+    std::vector<std::string> changes, notes;
     const absl::Status status =
-        Agree(transport, RestoreFrom(directory, state, values, config, restored, &changes));
+        Agree(transport, RestoreFrom(**files, found, *nodes, transport, state, values, config,
+                                     restored, &changes, &notes));
+    for (const std::string& note : notes) log.Warn(note);
     if (status.ok()) {
-      log.Info(absl::StrCat("resumed from ", directory, " (step ", restored.step, ")"));
+      log.Info(absl::StrCat("resumed from ", found.where(), " (step ", restored.step, ")"));
       for (const std::string& line : changes) log.Info("changed since then: " + line);
       run = std::move(restored);
       return true;
     }
     if (resume != "auto" || status.code() != absl::StatusCode::kDataLoss) return status;
-    log.Warn(absl::StrCat("cannot use ", directory,
+    log.Warn(absl::StrCat("cannot use ", found.where(),
                           ", trying an older one: ", std::string(status.message())));
   }
-  if (!directories->empty()) {
+  if (!candidates->empty()) {
     return MarkAgreed(absl::DataLossError(
         absl::StrCat("no checkpoint in ", folder.checkpoints(), " can be read; see the warnings")));
   }

@@ -14,7 +14,8 @@
 
 namespace longspan {
 
-// Collective. `resume` is "auto" (newest of the run's folder) or a step directory. Fills this
+// Collective. `resume` is "auto" (newest of the run's folder and of
+// its tiers, read from wherever its files are) or a step directory. Fills this
 // rank's shards and `run`; the caller gathers parameters. A checkpoint that does not verify is left
 // for the next older one, with a warning; with "auto" and none left, returns false: the run starts
 // fresh. Changed keys are checked and logged (CompareForResume); run.schedule becomes the plan that

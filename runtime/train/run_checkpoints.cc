@@ -10,8 +10,10 @@
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/lazy_writer.h"
 #include "checkpoint/storage.h"
+#include "checkpoint/tiers.h"
 #include "runtime/train/agreement.h"
 #include "runtime/train/save_costs.h"
+#include "runtime/train/tier_saver.h"
 
 namespace longspan {
 namespace {
@@ -25,20 +27,6 @@ double SecondsSince(Clock::time_point begin) {
 // Between two lines about saves that went well: with a save every step they would fill the screen.
 constexpr double kQuietSeconds = 10;
 
-CheckpointMetrics MetricsOf(int64_t step, int64_t attempt, const SaveReport& report) {
-  CheckpointMetrics metrics;
-  metrics.step = step;
-  metrics.attempt = attempt;
-  metrics.bytes = report.bytes;
-  metrics.seconds = report.seconds;
-  metrics.copy_seconds = report.copy_seconds;
-  metrics.write_seconds = report.write_seconds;
-  metrics.pool_seconds = report.pool_seconds;
-  metrics.processor_seconds = report.processor_seconds;
-  metrics.backlog_bytes = report.backlog_bytes;
-  return metrics;
-}
-
 class Saver : public RunCheckpoints {
  public:
   Saver(const RunConfig& config, const TrainingState& state, Transport& transport, Device& device,
@@ -51,6 +39,7 @@ class Saver : public RunCheckpoints {
         log_(log) {}
 
   absl::Status Start(const RunConfig& config, const RunFolder& folder) {
+    directory_ = folder.checkpoints();
     StorageOptions storage;
     if (config_.storage == "io_uring") storage.engine = StorageOptions::Engine::kIoUring;
     if (config_.storage == "threads") storage.engine = StorageOptions::Engine::kThreads;
@@ -62,22 +51,8 @@ class Saver : public RunCheckpoints {
     options.run_id = config.run.name;
     options.keep_last = static_cast<int>(config_.keep_last);
     options.keep_every = config_.keep_every;
-    if (config_.mode == "synchronous") {
-      absl::StatusOr<std::unique_ptr<CheckpointWriter>> writer =
-          CheckpointWriter::Open(*files_, options, transport_);
-      if (absl::Status status = Agree(transport_, writer.status()); !status.ok()) return status;
-      synchronous_ = *std::move(writer);
-      return absl::OkStatus();
-    }
-    LazyOptions lazy;
-    lazy.pool_bytes = config_.pool << 20;
-    lazy.in_flight = static_cast<int>(config_.in_flight);
-    lazy.timeout = absl::Seconds(config_.timeout);
-    absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> writer = LazyCheckpointWriter::Open(
-        *files_, options, lazy, state_.Regions(), device_.memory(), transport_);
-    if (absl::Status status = Agree(transport_, writer.status()); !status.ok()) return status;
-    lazy_ = *std::move(writer);
-    return absl::OkStatus();
+    if (absl::Status status = OpenDirectory(options); !status.ok()) return status;
+    return OpenTiers(options);
   }
 
   int64_t generation() const override {
@@ -89,6 +64,10 @@ class Saver : public RunCheckpoints {
   void CastVotes(double* votes) override {
     votes[kDue] = leader() && DueByClock() ? 1 : 0;
     votes[kBusy] = lazy_ != nullptr && lazy_->busy() ? 1 : 0;
+    for (size_t i = 0; i < tiers_.size(); ++i) {
+      votes[kTiersDue + i] = leader() && tiers_[i]->DueByClock() ? 1 : 0;
+      votes[kTiersBusy + i] = tiers_[i]->busy() ? 1 : 0;
+    }
     votes[kFailing] =
         leader() && config_.max_failures > 0 && failures_in_a_row_ >= config_.max_failures ? 1 : 0;
   }
@@ -96,16 +75,31 @@ class Saver : public RunCheckpoints {
   std::vector<Event> Gates(const Stream& stream) override {
     waited_before_ = stream.waited_seconds();
     gates_taken_ = true;
-    if (gates_.empty()) return std::vector<Event>(state_.layout().buckets().size());
-    gates_.resize(state_.layout().buckets().size());
-    return std::exchange(gates_, {});
+    std::vector<std::vector<Event>> sets = {std::exchange(gates_, {})};
+    for (const std::unique_ptr<TierSaver>& tier : tiers_) sets.push_back(tier->TakeGates());
+    std::vector<Event> gates(state_.layout().buckets().size());
+    for (size_t bucket = 0; bucket < gates.size(); ++bucket) {
+      std::vector<Event> all;
+      for (const std::vector<Event>& set : sets) {
+        if (bucket < set.size() && !set[bucket].Done()) all.push_back(set[bucket]);
+      }
+      if (!all.empty()) gates[bucket] = all.size() == 1 ? all[0] : WhenAll(all);
+    }
+    return gates;
   }
 
   absl::Status UpdateDone(const Stream& stream, bool changed, const double* votes) override {
     // An update that was skipped took no gates; they are there for the next one.
-    if (std::exchange(gates_taken_, false) && gated_step_ >= 0) {
-      blocked_[gated_step_] += stream.waited_seconds() - waited_before_;
+    const double waited =
+        std::exchange(gates_taken_, false) ? stream.waited_seconds() - waited_before_ : 0;
+    if (waited > 0 && gated_step_ >= 0) {
+      blocked_[gated_step_] += waited;
       gated_step_ = -1;
+    }
+    for (size_t i = 0; i < tiers_.size(); ++i) {
+      tiers_[i]->UpdateDone(waited, changed);
+      tiers_due_[i] = votes[kTiersDue + i] > 0;
+      tiers_busy_[i] = votes[kTiersBusy + i] > 0;
     }
     changed_ |= changed;
     due_ = votes[kDue] > 0;
@@ -118,6 +112,9 @@ class Saver : public RunCheckpoints {
   }
 
   absl::Status SaveIfDue(const RunState& run, Stream& stream) override {
+    for (size_t i = 0; i < tiers_.size(); ++i) {
+      tiers_[i]->SaveIfDue(run, stream, tiers_due_[i], tiers_busy_[i]);
+    }
     const int64_t steps = config_.interval.steps;
     if (!(steps > 0 && run.step % steps == 0) && !due_) return absl::OkStatus();
     if (run.step == requested_step_) return absl::OkStatus();
@@ -141,6 +138,7 @@ class Saver : public RunCheckpoints {
 
   absl::Status Finish(const RunState& run, Stream& stream) override {
     absl::Status status;
+    for (const std::unique_ptr<TierSaver>& tier : tiers_) tier->Drain();
     if (synchronous_ != nullptr) {
       if (requested_step_ != run.step || committed_step_ != run.step) status = SaveNow(run);
     } else {
@@ -160,16 +158,107 @@ class Saver : public RunCheckpoints {
     if (leader() && costs_.saves() + skipped_ + failed_ > 0) {
       log_.Info(costs_.Summary(skipped_, failed_));
     }
+    for (const std::unique_ptr<TierSaver>& tier : tiers_) tier->Summarize();
+    if (status.ok()) return RemoveTiers();
     return status;
   }
 
   void Drain() override {
+    for (const std::unique_ptr<TierSaver>& tier : tiers_) tier->Drain();
     if (lazy_ != nullptr) lazy_->Drain();
     Report();
   }
 
  private:
   bool leader() const { return transport_.rank() == 0; }
+  int NodeCount() const {
+    return (transport_.size() + transport_.ranks_on_node() - 1) / transport_.ranks_on_node();
+  }
+  // Seconds between failures of the job that only a save of this kind cures: three in four leave
+  // memory as it is.
+  double SecondsBetweenFailures(bool memory) const {
+    const double all = config_.mtbf * 3600 / NodeCount();
+    if (config_.memory.interval.off()) return all;
+    return memory ? all / 0.75 : all / 0.25;
+  }
+
+  absl::Status OpenDirectory(const CheckpointOptions& options) {
+    if (config_.mode == "synchronous") {
+      absl::StatusOr<std::unique_ptr<CheckpointWriter>> writer =
+          CheckpointWriter::Open(*files_, options, transport_);
+      if (absl::Status status = Agree(transport_, writer.status()); !status.ok()) return status;
+      synchronous_ = *std::move(writer);
+      return absl::OkStatus();
+    }
+    LazyOptions lazy;
+    lazy.pool_bytes = config_.pool << 20;
+    lazy.in_flight = static_cast<int>(config_.in_flight);
+    lazy.timeout = absl::Seconds(config_.timeout);
+    absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> writer = LazyCheckpointWriter::Open(
+        *files_, options, lazy, state_.Regions(), device_.memory(), transport_);
+    if (absl::Status status = Agree(transport_, writer.status()); !status.ok()) return status;
+    lazy_ = *std::move(writer);
+    return absl::OkStatus();
+  }
+
+  absl::Status OpenTiers(const CheckpointOptions& options) {
+    struct Wanted {
+      const char* name;
+      const RunConfig::Checkpoint::Tier& tier;
+    };
+    std::vector<Wanted> wanted;
+    std::vector<TierDirectory> bases;
+    for (const Wanted& each : {Wanted{"memory", config_.memory}, Wanted{"local", config_.local}}) {
+      if (each.tier.interval.off()) continue;
+      wanted.push_back(each);
+      bases.push_back({each.name, each.tier.directory});
+    }
+    if (wanted.empty()) return absl::OkStatus();
+    absl::StatusOr<std::vector<TierDirectory>> directories =
+        ClaimTiers(*files_, directory_, bases, transport_);
+    if (absl::Status status = Agree(transport_, directories.status()); !status.ok()) return status;
+    absl::StatusOr<std::vector<int>> nodes = NodesByHost(transport_);
+    if (!nodes.ok()) return nodes.status();
+    const bool one_node = *std::max_element(nodes->begin(), nodes->end()) == 0;
+    for (size_t i = 0; i < wanted.size(); ++i) {
+      TierSaver::Setting setting;
+      setting.base = bases[i].directory;
+      setting.options.tier = (*directories)[i];
+      setting.options.keep_last = static_cast<int>(wanted[i].tier.keep);
+      setting.options.partner = wanted[i].tier.partner && !one_node;
+      setting.options.nodes = *nodes;
+      setting.interval = wanted[i].tier.interval;
+      setting.run = options;
+      setting.generation = generation();
+      setting.mtbf_seconds = SecondsBetweenFailures(i == 0 && bases[i].name == "memory");
+      if (leader() && wanted[i].tier.partner && one_node) {
+        log_.Warn(absl::StrCat("checkpoint.", bases[i].name,
+                               "_partner: all ranks are on one node, so no copies are kept"));
+      }
+      absl::StatusOr<std::unique_ptr<TierSaver>> saver =
+          TierSaver::Open(std::move(setting), config_, state_, transport_, device_, metrics_, log_);
+      if (!saver.ok()) return saver.status();
+      tiers_.push_back(*std::move(saver));
+    }
+    return absl::OkStatus();
+  }
+
+  // The newest state is committed in the checkpoint directory: what is in tiers, of earlier
+  // attempts too, is of no more use. Collective.
+  absl::Status RemoveTiers() {
+    absl::StatusOr<std::vector<TierDirectory>> known = ReadTiers(*files_, directory_);
+    if (!known.ok() || known->empty()) return absl::OkStatus();
+    tiers_.clear();
+    // Nobody is at work there any more.
+    if (absl::Status status = transport_.Barrier(); !status.ok()) return status;
+    if (transport_.rank_on_node() != 0) return absl::OkStatus();
+    for (const TierDirectory& tier : *known) {
+      if (absl::Status status = RemoveTier(*files_, tier); !status.ok()) {
+        log_.Warn(absl::StrCat("not removed: ", std::string(status.message())));
+      }
+    }
+    return absl::OkStatus();
+  }
 
   bool DueByClock() const {
     const SaveInterval& interval = config_.interval;
@@ -260,10 +349,8 @@ class Saver : public RunCheckpoints {
   }
 
   void ChooseAgain(const CheckpointMetrics& metrics) {
-    const int nodes =
-        (transport_.size() + transport_.ranks_on_node() - 1) / transport_.ranks_on_node();
     const IntervalChoice choice =
-        ChooseInterval(metrics, device_.threads().threads(), config_.mtbf * 3600 / nodes);
+        ChooseInterval(metrics, device_.threads().threads(), SecondsBetweenFailures(false));
     // A new choice is told when it is another one.
     const double ratio = automatic_seconds_ > 0 ? choice.seconds / automatic_seconds_ : 2;
     if (ratio < 1.5 && ratio > 1 / 1.5) return;
@@ -281,6 +368,10 @@ class Saver : public RunCheckpoints {
   std::unique_ptr<FileSystem> files_;
   std::unique_ptr<CheckpointWriter> synchronous_;
   std::unique_ptr<LazyCheckpointWriter> lazy_;  // one of the two
+
+  std::string directory_;
+  std::vector<std::unique_ptr<TierSaver>> tiers_;
+  bool tiers_due_[kMostTiers] = {}, tiers_busy_[kMostTiers] = {};  // as agreed
 
   std::vector<Event> gates_;  // of the newest snapshot, until an update takes them
   double waited_before_ = 0;

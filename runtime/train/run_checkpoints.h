@@ -1,5 +1,8 @@
 // RunCheckpoints: when a run saves its state, how, and what that costs it.
 //
+// Beside the checkpoint directory there may be tiers, each with its own interval (tier_saver.h);
+// they are removed once the run has committed its newest state and ends.
+//
 // Lazy saves by default: the training thread takes a note, the next update waits at gates for what
 // is not yet copied, and everything else happens in the background. What ranks must decide alike
 // (is a save due, is one of us too busy, have too many failed) travels with the step's small
@@ -29,7 +32,15 @@ namespace longspan {
 class RunCheckpoints {
  public:
   // Places in the vector that ranks add up: this rank's in, the sums over ranks out.
-  enum Vote : int { kDue, kBusy, kFailing, kVotes };
+  static constexpr int kMostTiers = 2;
+  enum Vote : int {
+    kDue,
+    kBusy,
+    kFailing,
+    kTiersDue,
+    kTiersBusy = kTiersDue + kMostTiers,
+    kVotes = kTiersBusy + kMostTiers
+  };
 
   // Collective.
   static absl::StatusOr<std::unique_ptr<RunCheckpoints>> Open(const RunConfig& config,
@@ -54,8 +65,8 @@ class RunCheckpoints {
   // After the update that made it `run`: saves if that is due. `stream` computes the state. Fails
   // only where training cannot go on.
   virtual absl::Status SaveIfDue(const RunState& run, Stream& stream) = 0;
-  // Saves the state if it is not saved yet, waits for all saves, and sums them up. Collective. An
-  // error if the newest state is not committed.
+  // Saves the state if it is not saved yet, waits for all saves, sums them up, and removes what is
+  // in tiers. Collective. An error if the newest state is not committed.
   virtual absl::Status Finish(const RunState& run, Stream& stream) = 0;
   // Waits for the saves that are under way, after an error that all ranks have.
   virtual void Drain() = 0;

@@ -21,6 +21,20 @@ std::string Milliseconds(double seconds) { return absl::StrFormat("%.3g ms", 1e3
 
 }  // namespace
 
+CheckpointMetrics MetricsOf(int64_t step, int64_t attempt, const SaveReport& report) {
+  CheckpointMetrics metrics;
+  metrics.step = step;
+  metrics.attempt = attempt;
+  metrics.bytes = report.bytes;
+  metrics.seconds = report.seconds;
+  metrics.copy_seconds = report.copy_seconds;
+  metrics.write_seconds = report.write_seconds;
+  metrics.pool_seconds = report.pool_seconds;
+  metrics.processor_seconds = report.processor_seconds;
+  metrics.backlog_bytes = report.backlog_bytes;
+  return metrics;
+}
+
 std::string SaveCosts::Summary(int64_t skipped, int64_t failed) const {
   std::string text = absl::StrCat("checkpoints: ", saves(), " saved");
   if (skipped > 0) absl::StrAppend(&text, ", ", skipped, " skipped");
@@ -43,7 +57,7 @@ std::string SaveCosts::Summary(int64_t skipped, int64_t failed) const {
     absl::StrAppend(&text, "; ", ShortBytes(Median(values([](const CheckpointMetrics& save) {
       return static_cast<double>(save.bytes) / save.write_seconds;
     }))),
-                    "/s to the disk, sync included");
+                    "/s written, sync included");
   }
   return text;
 }

@@ -6,9 +6,13 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/checkpoint.h"
 #include "runtime/metrics/metrics_file.h"
 
 namespace longspan {
+
+// Without what the training thread was blocked for.
+CheckpointMetrics MetricsOf(int64_t step, int64_t attempt, const SaveReport& report);
 
 // Not thread-safe.
 class SaveCosts {

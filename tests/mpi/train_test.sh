@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Training under mpirun: the same losses on any number of ranks, stop signals that commit, SIGKILL at random times.
-# Usage: train_test.sh LONGSPAN ranks|signals|kills [KILLS]
+# Training under mpirun: the same losses on any number of ranks, stop signals that commit, SIGKILL at random times, and
+# going on from host memory after one, with a node lost too.
+# Usage: train_test.sh LONGSPAN ranks|signals|kills|memory [KILLS]
 set -uo pipefail
 longspan=$1
 mode=$2
@@ -132,6 +133,57 @@ case $mode in
       echo "$name: $attempts starts, bit-identical"
       rm -rf "runs/$name"
     done
+    ;;
+  memory)
+    common=(--set batch.micro_batch_tokens=1100 --set checkpoint.interval=100000 --set run.steps=100)
+    tier=(--set checkpoint.memory_interval=1 --set checkpoint.memory_partner=true
+      --set "checkpoint.memory_directory=\"$folder/memory\"")
+    mkdir memory
+    mpi 2 --set run.name=whole "${common[@]}" 2>err.txt || fail "whole run"
+    kill_all() {
+      pkill -KILL -f "^$longspan train run.toml --set run.name=$name"
+      wait "$job" && fail "$name ended well although it was killed"
+      [[ -z "$(ls -d runs/"$name"/checkpoints/step-* 2>/dev/null)" ]] || fail "$name saved to the disk"
+    }
+    same_as_whole() {
+      [[ "$(losses "$name")" == "$(losses whole)" ]] || { diff <(losses whole) <(losses "$name"); fail "losses of $name differ"; }
+      [[ "$(state_hash "$name")" == "$(state_hash whole)" ]] || fail "the state of $name differs"
+    }
+
+    name=crashed
+    mpi 2 --set "run.name=$name" "${common[@]}" "${tier[@]}" 2>err.txt &
+    job=$!
+    wait_for_steps "$name" 30
+    kill_all
+    grep -q 'memory_partner: all ranks are on one node' err.txt || fail "no word about the missing partner"
+    "$longspan" checkpoint list "runs/$name" >list.txt 2>err.txt || fail "list"
+    grep -q 'memory (2 of 2 files on this node): ' list.txt || { cat list.txt; fail "list does not show memory"; }
+    mpi 2 --set "run.name=$name" "${common[@]}" "${tier[@]}" --resume auto 2>err.txt || fail "resume from memory"
+    grep -q 'resumed from memory of 1 node (step' err.txt || fail "not resumed from memory"
+    same_as_whole
+    [[ -z "$(ls memory)" ]] || fail "the run has ended and its memory is not free: $(ls memory)"
+
+    # Two nodes: the second rank has a host name and a memory of its own, which is lost with it.
+    if ! unshare --mount --uts true 2>/dev/null; then
+      echo "memory: the part with two nodes needs a privileged user; left out"
+      break_out=1
+    fi
+    if [[ -z "${break_out:-}" ]]; then
+      name=node-lost
+      two_nodes() {
+        timeout 100 mpirun --oversubscribe --bind-to none -n 1 "$longspan" train run.toml "$@" : -n 1 \
+          unshare --mount --uts sh -c 'hostname other-node && mount -t tmpfs none memory && exec "$@"' sh \
+          "$longspan" train run.toml "$@"
+      }
+      two_nodes --set "run.name=$name" "${common[@]}" "${tier[@]}" 2>err.txt &
+      job=$!
+      wait_for_steps "$name" 30
+      kill_all
+      [[ "$(ls memory/*/step-*/rank-*.h5 | wc -l)" -ge 2 ]] || fail "no copy of the other node's file"
+      two_nodes --set "run.name=$name" "${common[@]}" "${tier[@]}" --resume auto 2>err.txt || fail "resume after a node was lost"
+      grep -q 'resumed from memory of 1 node (step' err.txt || fail "not resumed from memory"
+      same_as_whole
+    fi
     ;;
 esac
 echo "$mode: as expected"
