@@ -78,7 +78,7 @@ StepPlan StaticPlan(std::vector<int64_t> lengths, int ranks, int64_t capacity, b
 int64_t BytesOf(const Method& method, const Shape& shape) {
   if (method.executor == Executor::kRing) {
     const std::vector<int64_t> bytes =
-        RingBytesByRank(method.plan, method.options, shape.kv_width());
+        RingBytesByRank(method.plan, method.options, {shape.heads, shape.kv_heads, shape.head_dim});
     return std::accumulate(bytes.begin(), bytes.end(), int64_t{0});
   }
   int64_t bytes = 0;

@@ -115,7 +115,7 @@ bool Execute(Network network, uint64_t seed) {
       OptionsOf(network, seed));
   EXPECT_TRUE(status.ok()) << status;
   if (!status.ok()) return false;
-  EXPECT_EQ(sent, RingBytesByRank(plan, options, shape.kv_width()));
+  EXPECT_EQ(sent, RingBytesByRank(plan, options, shape.counts()));
   for (size_t i = 0; i < sequences.size(); ++i) {
     const Result expected = BruteForce(sequences[i], shape);
     ExpectNear(results[i], expected, expected, shape, options.wire, absl::StrCat("sequence ", i));
