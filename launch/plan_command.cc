@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "CLI/CLI.hpp"
@@ -63,17 +64,21 @@ std::string ReasonOf(const std::string& bound) {
 }
 
 std::string GroupsOf(const StepPlan& plan) {
-  std::map<size_t, int64_t> widths;
-  for (const SequenceGroup& group : plan.groups) ++widths[group.ranks.size()];
+  std::map<std::pair<size_t, int>, int64_t> widths;  // and width of head parallelism
+  for (const SequenceGroup& group : plan.groups) {
+    ++widths[{group.ranks.size(), group.head_parallel}];
+  }
   if (widths.empty()) return "none: every sequence stays on one rank";
   std::vector<std::string> parts;
   for (const auto& [width, count] : widths) {
     if (parts.size() == kMostWidthsShown && widths.size() > kMostWidthsShown + 1) {
       parts.push_back(absl::StrCat("and ", widths.size() - kMostWidthsShown, " more widths up to ",
-                                   widths.rbegin()->first));
+                                   widths.rbegin()->first.first));
       break;
     }
-    parts.push_back(absl::StrCat(count, " of width ", width));
+    parts.push_back(
+        absl::StrCat(count, " of width ", width.first,
+                     width.second == 1 ? "" : absl::StrCat(" (heads by ", width.second, ")")));
   }
   return absl::StrJoin(parts, ", ");
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "parallel/bytescale_planner.h"
+#include "parallel/head_placement.h"
 #include "parallel/lower_bounds.h"
 #include "parallel/mesh_planners.h"
 #include "parallel/node_placement.h"
@@ -29,6 +30,8 @@ constexpr int64_t kSmall = 1024;
 // Those of more than kLarge are not compared with other policies once the gap is 1/kLargeGap.
 constexpr int64_t kLarge = 1 << 15;
 constexpr int kLargeGap = 200;
+// With heads split, a plan is compared with one for rings alone unless the gap is 1/kHeadsGap.
+constexpr int kHeadsGap = 100;
 
 // The guess of the makespan rises above the bound by 1/kFirstStep, then twice that, and so on.
 constexpr int kFirstStep = 1024;
@@ -47,8 +50,10 @@ size_t MostPeers(const PlanOutline& outline) {
     most = std::max(most, known.size());
   };
   for (const PlanOutline::Ring& ring : outline.rings) {
+    // Those of a block that splits heads are on one node and do not count.
     for (size_t i = 0; i < ring.ranks.size() && most <= kMostPeers; ++i) {
-      const int next = ring.ranks[(i + 1) % ring.ranks.size()];
+      const int next = ring.ranks[(i + ring.head_parallel) % ring.ranks.size()];
+      if (next == ring.ranks[i]) break;  // the block is all of it
       meet(ring.ranks[i], next);
       meet(next, ring.ranks[i]);
     }
@@ -169,10 +174,29 @@ class SkylineSearch {
   }
 
   // The smallest width that holds the place and takes at most `limit`; if there is none the
-  // fastest, to within the steps of the search.
+  // fastest, to within the steps of the search. Groups that split heads by h have a multiple of h
+  // members, and times that fall and rise over these multiples: they are searched apart.
   int WidthWithin(int64_t place, PlanningTime limit) const {
-    const int most = MostWidth(place);
-    int low = batch_.minimum_width(place);
+    int best = WidthWithin(place, limit, 1);
+    if (cost_.head_widths().size() == 1) return best;
+    PlanningTime best_time = Work(place, best);
+    for (const int heads : cost_.head_widths()) {
+      const int most = MostWidth(place) / heads * heads;
+      if (heads == 1 || most < batch_.minimum_width(place)) continue;
+      const int width = WidthWithin(place, limit, heads);
+      const PlanningTime time = Work(place, width);
+      if (best_time <= limit ? time <= limit && width < best : time < best_time) {
+        best = width;
+        best_time = time;
+      }
+    }
+    return best;
+  }
+
+  // Of the multiples of `step`, of which one is within MostWidth.
+  int WidthWithin(int64_t place, PlanningTime limit, int step) const {
+    const int most = MostWidth(place) / step * step;
+    int low = (batch_.minimum_width(place) + step - 1) / step * step;
     PlanningTime time = Work(place, low);
     if (time <= limit) return low;
     // Times fall, then rise. Doubles the width while they fall.
@@ -185,22 +209,26 @@ class SkylineSearch {
         high = next;
         break;
       }
-      if (next_time >= time) return Fastest(place, std::max(low, high / 2), next);
+      if (next_time >= time) {
+        return Fastest(place, std::max(low, high / 2 / step * step), next, step);
+      }
       low = high;
       high = next;
       time = next_time;
-      if (high == most) return Fastest(place, low, high);
+      if (high == most) return Fastest(place, low, high, step);
     }
-    while (high - low > 1) {
-      const int middle = low + (high - low) / 2;
+    while (high - low > step) {
+      const int middle = low + (high - low) / 2 / step * step;
       (Work(place, middle) <= limit ? high : low) = middle;
     }
     return high;
   }
 
-  int Fastest(int64_t place, int low, int high) const {
-    while (high - low > 2) {
-      const int a = low + (high - low) / 3, b = high - (high - low) / 3;
+  // `low` and `high` are multiples of `step`, as is what it returns.
+  int Fastest(int64_t place, int low, int high, int step) const {
+    while (high - low > 2 * step) {
+      const int third = (high - low) / 3 / step * step;
+      const int a = low + third, b = high - third;
       if (Work(place, a) <= Work(place, b)) {
         high = b;
       } else {
@@ -208,7 +236,7 @@ class SkylineSearch {
       }
     }
     int best = low;
-    for (int width = low + 1; width <= high; ++width) {
+    for (int width = low + step; width <= high; width += step) {
       if (Work(place, width) < Work(place, best)) best = width;
     }
     return best;
@@ -298,6 +326,7 @@ class SkylineSearch {
     Candidate candidate = *best_;
     if (!candidate.filled) Fill(candidate);
     PlanOutline outline = OutlineOf(candidate.draft, batch_, request_.ranks);
+    ChooseHeads(outline, request_.lengths, cost_);
     if (small_) {
       Improve(outline, request_.lengths, request_.micro_batch_tokens, cost_, target_,
               patience * kImprovementEffort / (batch_.size() + request_.ranks));
@@ -399,6 +428,7 @@ class SkylineSearch {
       }
       return *Draft(Candidate{widths}, wide, fluid, std::nullopt, Skyline::Choice::kFreeFirst);
     };
+    const int choices = cost_.head_widths().size() == 1 ? 4 : 6;
     PlanningTime score = draft();
     // Keeps the change that `undo` takes back if it costs at most `more`.
     const auto keep = [&](PlanningTime more, const auto& undo) {
@@ -413,7 +443,8 @@ class SkylineSearch {
     };
     const auto change_width = [&](int64_t place, int choice, PlanningTime more) {
       const int old = widths[place], least = batch_.minimum_width(place);
-      const int others[] = {old - 1, old + 1, least, 2 * old};
+      const int most_heads = cost_.head_widths().back();
+      const int others[] = {old - 1, old + 1, least, 2 * old, old - most_heads, old + most_heads};
       const int width = others[choice];
       if (width < least || width > MostWidth(place) || width == old) return false;
       widths[place] = width;
@@ -423,7 +454,7 @@ class SkylineSearch {
     for (bool improved = true; improved && effort_ > 0 && !Done();) {
       improved = false;
       for (int64_t place = 0; place < wide_ && effort_ > 0 && !Done(); ++place) {
-        for (int choice = 0; choice < 4; ++choice) {
+        for (int choice = 0; choice < choices; ++choice) {
           improved = change_width(place, choice, 0) || improved;
         }
         const auto at = std::find(order.begin(), order.end(), place);
@@ -439,7 +470,7 @@ class SkylineSearch {
       effort_ -= kRingEffort * wide_;  // some changes change nothing
       const int64_t from = below(wide_);
       if (below(2) == 0) {
-        change_width(order[from], static_cast<int>(below(4)), threshold);
+        change_width(order[from], static_cast<int>(below(choices)), threshold);
       } else {
         const int64_t to = below(wide_);
         if (from == to || (widths[order[from]] == 1 && widths[order[to]] == 1)) continue;
@@ -470,14 +501,29 @@ absl::StatusOr<PlanOutline> SkylinePlanner::Decide(const PlanRequest& request,
                                                    const IntegerCostModel& cost) const {
   // The search sees ranks as positions on the line.
   const std::vector<int> line = SpeedOrder(cost, request.ranks, request.ranks_per_node);
-  const IntegerCostModel line_cost = cost.Reordered(line);
-  PlanOutline outline = SkylineSearch(request, line_cost).Run();
-  if (cost.equal_speeds()) {
-    AlignToNodes(outline, request.ranks_per_node);
-  } else {
-    Renumber(outline, line);
-  }
-  return outline;
+  const auto plan = [&](const IntegerCostModel& search_cost) {
+    PlanOutline outline = SkylineSearch(request, search_cost.Reordered(line)).Run();
+    if (cost.equal_speeds()) {
+      AlignToNodes(outline, request.ranks_per_node);
+    } else {
+      Renumber(outline, line);
+    }
+    PlaceHeads(outline, request.lengths, request.micro_batch_tokens, request.ranks_per_node, cost);
+    return outline;
+  };
+  PlanOutline outline = plan(cost);
+  if (cost.head_widths().size() == 1 || cost.widest_heads()) return outline;
+  // Borders of nodes may have left groups with all heads that were made wide to split them: where
+  // it matters a plan for rings alone, with heads split where that helps, is made too.
+  const auto makespan = [&](const PlanOutline& each) {
+    return TimelineOf(each, request.lengths, cost).makespan;
+  };
+  const PlanningTime bound =
+      LowerBoundsOf(request.lengths, request.ranks, request.micro_batch_tokens, cost).greatest();
+  const PlanningTime time = makespan(outline);
+  if (time <= bound + bound / kHeadsGap) return outline;
+  PlanOutline other = plan(cost.WithoutHeads());
+  return makespan(other) < time ? other : outline;
 }
 
 }  // namespace longspan

@@ -32,7 +32,8 @@ class SortedBatch {
 };
 
 // A sequence of `length` tokens alone on the members of a ring (or whole on one rank): its
-// micro-batch on the most loaded of them, on a rank of speed 1.
+// micro-batch on the most loaded of them, on a rank of speed 1. With the best width of head
+// parallelism, as if all members were on one node.
 PlanningTime RingWork(const IntegerCostModel& cost, int64_t length, int members);
 
 }  // namespace longspan
