@@ -253,7 +253,33 @@ class SkylineSearch {
         widths[place] = WidthWithin(place, limit);
       }
     }
+    if (cost_.head_widths().size() > 1 && request_.ranks_per_node > 0) AlignWidths(widths, limit);
     return widths;
+  }
+
+  // Widths that are multiples of blocks, placed one beside the other from the longest on, leave no
+  // block with a border between nodes in it. Where splitting heads helps some ring, all are
+  // widened to such multiples, unless that costs time.
+  void AlignWidths(Widths& widths, PlanningTime limit) const {
+    const auto helps = [&](int64_t place) {
+      return widths[place] > 1 &&
+             Work(place, widths[place]) < RingWork(cost_, batch_.length(place), widths[place], {1});
+    };
+    const auto wide = static_cast<int64_t>(widths.size());
+    bool any = cost_.widest_heads();
+    for (int64_t place = 0; place < wide && !any; ++place) any = helps(place);
+    for (int64_t place = 0; place < wide && any; ++place) {
+      // Narrow ones take half of their ranks for a block: they lie within nodes, mostly.
+      int block = 1;
+      for (const int heads : cost_.head_widths()) {
+        if (2 * heads <= widths[place] && request_.ranks_per_node % heads == 0) block = heads;
+      }
+      const int aligned = (widths[place] + block - 1) / block * block;
+      if (aligned == widths[place] || aligned > MostWidth(place)) continue;
+      if (Work(place, aligned) <= std::max(limit, Work(place, widths[place]))) {
+        widths[place] = aligned;
+      }
+    }
   }
 
   void Fill(Candidate& candidate) const {
@@ -282,7 +308,7 @@ class SkylineSearch {
     for (int64_t place = 0; place < (singles ? long_ : wide_); ++place) {
       const int width = place < wide_ ? candidate.widths[place] : 1;
       if (width > 1 || singles) {
-        wide.push_back({place, width, Work(place, width)});
+        wide.push_back({place, width, Work(place, width), batch_.length(place)});
         if (place >= wide_) fluid -= cost_.SequenceArea(batch_.length(place), 1);
       } else {
         fluid += Work(place, 1);
@@ -301,7 +327,7 @@ class SkylineSearch {
                                     Skyline::Choice choice) {
     int64_t scanned = 0;
     std::optional<SkylineDraft> draft =
-        DraftRings(cost_, request_.ranks, wide, limit, choice, scanned);
+        DraftRings(cost_, request_.ranks, request_.ranks_per_node, wide, limit, choice, scanned);
     effort_ -= scanned + kRingEffort * static_cast<int64_t>(wide.size()) + request_.ranks;
     if (!draft.has_value()) return std::nullopt;
     candidate.draft = *std::move(draft);
@@ -423,7 +449,7 @@ class SkylineSearch {
         if (widths[place] == 1) {
           fluid += work;
         } else {
-          wide.push_back({place, widths[place], work});
+          wide.push_back({place, widths[place], work, batch_.length(place)});
         }
       }
       return *Draft(Candidate{widths}, wide, fluid, std::nullopt, Skyline::Choice::kFreeFirst);
@@ -501,23 +527,31 @@ absl::StatusOr<PlanOutline> SkylinePlanner::Decide(const PlanRequest& request,
                                                    const IntegerCostModel& cost) const {
   // The search sees ranks as positions on the line.
   const std::vector<int> line = SpeedOrder(cost, request.ranks, request.ranks_per_node);
+  const auto makespan = [&](const PlanOutline& each) {
+    return TimelineOf(each, request.lengths, cost).makespan;
+  };
+  const auto place_heads = [&](PlanOutline& outline) {
+    PlaceHeads(outline, request.lengths, request.micro_batch_tokens, request.ranks_per_node, cost);
+  };
   const auto plan = [&](const IntegerCostModel& search_cost) {
     PlanOutline outline = SkylineSearch(request, search_cost.Reordered(line)).Run();
-    if (cost.equal_speeds()) {
-      AlignToNodes(outline, request.ranks_per_node);
-    } else {
+    if (!cost.equal_speeds()) {
       Renumber(outline, line);
+      place_heads(outline);
+      return outline;
     }
-    PlaceHeads(outline, request.lengths, request.micro_batch_tokens, request.ranks_per_node, cost);
-    return outline;
+    PlanOutline aligned = outline;
+    AlignToNodes(aligned, request.ranks_per_node);
+    if (cost.head_widths().size() == 1) return aligned;
+    // Whatever keeps more rings inside nodes may also lay borders through blocks.
+    place_heads(outline);
+    place_heads(aligned);
+    return makespan(outline) < makespan(aligned) ? outline : aligned;
   };
   PlanOutline outline = plan(cost);
   if (cost.head_widths().size() == 1 || cost.widest_heads()) return outline;
   // Borders of nodes may have left groups with all heads that were made wide to split them: where
   // it matters a plan for rings alone, with heads split where that helps, is made too.
-  const auto makespan = [&](const PlanOutline& each) {
-    return TimelineOf(each, request.lengths, cost).makespan;
-  };
   const PlanningTime bound =
       LowerBoundsOf(request.lengths, request.ranks, request.micro_batch_tokens, cost).greatest();
   const PlanningTime time = makespan(outline);

@@ -23,6 +23,11 @@ SortedBatch::SortedBatch(const PlanRequest& request)
 }
 
 PlanningTime RingWork(const IntegerCostModel& cost, int64_t length, int members) {
+  return RingWork(cost, length, members, cost.HeadWidths(members));
+}
+
+PlanningTime RingWork(const IntegerCostModel& cost, int64_t length, int members,
+                      const std::vector<int>& head_widths) {
   // Shares of wide groups differ by a token or two in thousands: some of them tell enough.
   constexpr int kAll = 8;
   const int step = members <= kAll ? 1 : (members - 1) / (kAll - 1);
@@ -31,7 +36,7 @@ PlanningTime RingWork(const IntegerCostModel& cost, int64_t length, int members)
     loads.push_back(ShareLoad(length, members, member, cost.window()));
   }
   std::optional<PlanningTime> least;
-  for (const int heads : cost.HeadWidths(members)) {
+  for (const int heads : head_widths) {
     PlanningTime work = 0;
     for (MicroBatchLoad& load : loads) {
       load.head_parallel = heads;

@@ -187,7 +187,7 @@ TEST(HeadPlanningTest, MixesOnManyRanksGainWhereLinksAreSlow) {
               << split.certificate.planning_seconds << " s, gap " << split.certificate.gap
               << ", ring tokens between nodes " << RingTrafficOf(alone, 8).cross_node_tokens
               << " and " << RingTrafficOf(split, 8).cross_node_tokens << "\n";
-    EXPECT_LE(split.certificate.makespan_seconds, 0.9 * alone.certificate.makespan_seconds);
+    EXPECT_LE(split.certificate.makespan_seconds, 0.4 * alone.certificate.makespan_seconds);
     EXPECT_LT(RingTrafficOf(split, 8).tokens, RingTrafficOf(alone, 8).tokens);
   }
 }
