@@ -14,6 +14,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "optim/schedule.h"
+#include "parallel/integer_cost.h"
 
 namespace longspan {
 namespace {
@@ -125,6 +126,21 @@ std::string Format(const SaveInterval& value) {
   if (value.automatic) return "\"auto\"";
   if (value.steps > 0 || value.off()) return absl::StrCat(value.steps);
   return absl::StrCat("\"", value.seconds, "s\"");
+}
+
+absl::Status Parse(const toml::node& node, HeadLimit* out) {
+  const auto ranks = node.value_exact<int64_t>();
+  if (ranks && *ranks >= 1 && *ranks <= kMaxHeads) {
+    *out = {*ranks};
+    return absl::OkStatus();
+  }
+  if (node.value_exact<std::string>() != "auto")
+    return WrongType("\"auto\", or the most ranks that may split heads: 1 for none, 2 and more");
+  *out = {};
+  return absl::OkStatus();
+}
+std::string Format(const HeadLimit& value) {
+  return value.automatic() ? "\"auto\"" : absl::StrCat(value.ranks);
 }
 
 absl::Status Parse(const toml::node& node, std::vector<double>* out) {
@@ -398,6 +414,8 @@ const std::vector<Key>& Table() {
       MakeKey("attention", "wire", FIELD(attention.wire), kMayChange,
               "keys and values between ranks travel as \"f32\" or, in half the bytes and rounded, \"bf16\"",
               OneOf(VALUE(attention.wire), {"f32", "bf16"})),
+      MakeKey("attention", "head_parallel", FIELD(attention.head_parallel), kMayChange,
+              "\"auto\": ranks of a node split heads where rings limit; or by how many at most, 1: never"),
 
       MakeKey("planner", "policy", FIELD(planner.policy), kMayChange,
               "\"skyline\", \"bytescale\", \"naive\" or \"static\": how sequences are given to ranks",

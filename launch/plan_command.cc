@@ -6,9 +6,11 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "CLI/CLI.hpp"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -42,6 +44,7 @@ struct Options {
   int64_t ranks = 0;
   int64_t micro_batch_tokens = 0;
   int64_t ranks_per_node = 0;
+  std::string head_parallel = "1";
   std::string policy;
   std::string svg;
   bool json = false;
@@ -63,17 +66,21 @@ std::string ReasonOf(const std::string& bound) {
 }
 
 std::string GroupsOf(const StepPlan& plan) {
-  std::map<size_t, int64_t> widths;
-  for (const SequenceGroup& group : plan.groups) ++widths[group.ranks.size()];
+  std::map<std::pair<size_t, int>, int64_t> widths;  // and width of head parallelism
+  for (const SequenceGroup& group : plan.groups) {
+    ++widths[{group.ranks.size(), group.head_parallel}];
+  }
   if (widths.empty()) return "none: every sequence stays on one rank";
   std::vector<std::string> parts;
   for (const auto& [width, count] : widths) {
     if (parts.size() == kMostWidthsShown && widths.size() > kMostWidthsShown + 1) {
       parts.push_back(absl::StrCat("and ", widths.size() - kMostWidthsShown, " more widths up to ",
-                                   widths.rbegin()->first));
+                                   widths.rbegin()->first.first));
       break;
     }
-    parts.push_back(absl::StrCat(count, " of width ", width));
+    parts.push_back(
+        absl::StrCat(count, " of width ", width.first,
+                     width.second == 1 ? "" : absl::StrCat(" (heads by ", width.second, ")")));
   }
   return absl::StrJoin(parts, ", ");
 }
@@ -145,6 +152,28 @@ int Narrowed(int64_t value) {
   return static_cast<int>(std::clamp<int64_t>(value, -1, int64_t{1} << 24));
 }
 
+// Which groups may split heads; `cost` knows how many there are.
+absl::StatusOr<HeadParallelism> HeadsOf(const Options& options, const CostModel& cost) {
+  HeadParallelism heads = cost.heads;
+  int64_t most = 0;
+  if (options.head_parallel != "auto" &&
+      !(absl::SimpleAtoi(options.head_parallel, &most) && most >= 1 && most <= kMaxHeads)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--head-parallel ", options.head_parallel,
+        ": needs auto, or the most ranks that may split heads: 1 for none, 2 and more"));
+  }
+  if (most != 1 && !options.cost.file.empty()) {
+    return absl::InvalidArgumentError(
+        "--head-parallel needs to know how many heads there are, which a cost file does not say: "
+        "leave --cost out, or name a model with --gpu and --model");
+  }
+  heads.widest = most > 0;
+  const int64_t on_node = options.ranks_per_node > 0 ? options.ranks_per_node : options.ranks;
+  const int64_t limit = most > 0 ? std::min(most, on_node) : on_node;
+  heads.most = static_cast<int>(std::clamp<int64_t>(limit, 1, kMaxHeads));
+  return heads;
+}
+
 absl::Status Plan(const Options& options) {
   const absl::StatusOr<std::unique_ptr<Planner>> planner =
       CreatePlanner(options.policy.empty() ? PlannerPolicies().front() : options.policy);
@@ -164,6 +193,9 @@ absl::Status Plan(const Options& options) {
   request.micro_batch_tokens = options.micro_batch_tokens;
   request.cost = cost->cost;
   request.ranks_per_node = Narrowed(options.ranks_per_node);
+  const absl::StatusOr<HeadParallelism> heads = HeadsOf(options, cost->cost);
+  if (!heads.ok()) return heads.status();
+  request.cost.heads = *heads;
   const absl::StatusOr<StepPlan> plan = (*planner)->Plan(request);
   if (!plan.ok()) return plan.status();
   if (absl::Status status = Validate(*plan); !status.ok()) return status;
@@ -208,6 +240,9 @@ void RegisterPlanCommand(CLI::App& root, SelectedCommand* selected) {
       absl::StrCat("how to plan: ", absl::StrJoin(PlannerPolicies(), ", "), "; default the first"));
   plan->add_option("--ranks-per-node", options->ranks_per_node,
                    "keeps rings inside nodes of so many ranks where that is free");
+  plan->add_option("--head-parallel", options->head_parallel,
+                   "auto: groups split heads inside nodes where their ring limits; or by how many "
+                   "at most; default 1, none");
   plan->add_flag("--json", options->json, "the plan itself, as JSON (\"longspan-plan\")");
   plan->add_option("--svg", options->svg, "draws the timeline into this file");
   AddCostOptions(*plan, options->cost);

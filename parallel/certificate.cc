@@ -83,13 +83,15 @@ RingTraffic RingTrafficOf(const StepPlan& plan, int ranks_per_node) {
   for (const SequenceGroup& group : plan.groups) {
     const size_t members = group.ranks.size();
     const double d = static_cast<double>(members);
-    const double tokens = 1.5 * (d - 1) / 2 * static_cast<double>(plan.lengths[group.sequence]);
+    const double in_ring = d / group.head_parallel;
+    const double tokens =
+        1.5 * (in_ring - 1) / 2 * static_cast<double>(plan.lengths[group.sequence]);
     traffic.tokens += tokens;
     if (ranks_per_node == 0) continue;
     int64_t crossings = 0;
     for (size_t i = 0; i < members; ++i) {
-      crossings +=
-          group.ranks[i] / ranks_per_node != group.ranks[(i + 1) % members] / ranks_per_node;
+      crossings += group.ranks[i] / ranks_per_node !=
+                   group.ranks[(i + group.head_parallel) % members] / ranks_per_node;
     }
     // Every hop of the ring carries about the same.
     traffic.cross_node_tokens += tokens * static_cast<double>(crossings) / d;

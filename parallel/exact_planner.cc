@@ -126,11 +126,23 @@ class ExactSearch {
   const std::map<Mask, Company>& CompaniesOf(Mask ring, int width) {
     const auto [entry, fresh] = companies_.try_emplace({ring, width});
     if (!fresh) return entry->second;
+    for (const int heads : cost_.HeadWidths(width)) {
+      for (const auto& [taken, company] : CompaniesOf(ring, width, heads)) {
+        const auto [best, first] = entry->second.emplace(taken, company);
+        if (!first && company.duration < best->second.duration) best->second = company;
+      }
+    }
+    return entry->second;
+  }
+
+  // The same with heads split by `heads`.
+  std::map<Mask, Company> CompaniesOf(Mask ring, int width, int heads) const {
     std::map<Mask, Company> companies = {{0, {}}};
     const Mask shorts = Shorts() & ~ring;
     for (int member = 0; member < width; ++member) {
       MicroBatchLoad share;
       share.members = width;
+      share.head_parallel = heads;
       for (Mask set = ring; set != 0; set &= set - 1) {
         const MicroBatchLoad one =
             ShareLoad(batch_.length(std::countr_zero(set)), width, member, cost_.window());
@@ -161,8 +173,7 @@ class ExactSearch {
       }
       companies = std::move(next);
     }
-    entry->second = std::move(companies);
-    return entry->second;
+    return companies;
   }
 
   PlanningTime Bound(Mask left, const Loads& loads) const {

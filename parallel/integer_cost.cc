@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -64,6 +66,18 @@ absl::StatusOr<IntegerCostModel> IntegerCostModel::Create(const CostModel& cost,
     all_zero = all_zero && *coefficient.units == 0;
   }
   if (all_zero) model.linear_ = 1;
+  const HeadParallelism& heads = cost.heads;
+  for (const auto& [name, value] :
+       {std::pair("kv_heads", heads.kv_heads), std::pair("queries_per_kv", heads.queries_per_kv),
+        std::pair("most", heads.most)}) {
+    if (value < 1 || value > kMaxHeads) {
+      return absl::InvalidArgumentError(absl::StrCat("cost model: heads.", name, " is ", value,
+                                                     "; it must lie between 1 and ", kMaxHeads));
+    }
+  }
+  if (cost.attention_window == 0) model.head_widths_ = heads.Widths();
+  model.widest_heads_ = heads.widest;
+  model.exchange_ = PlanningTime{model.ring_} * (6 + 5 * heads.queries_per_kv) / 6;
 
   if (cost.rank_speeds.empty()) return model;
   if (cost.rank_speeds.size() != static_cast<size_t>(ranks)) {
@@ -110,23 +124,40 @@ IntegerCostModel IntegerCostModel::Reordered(const std::vector<int>& line) const
 }
 
 PlanningTime IntegerCostModel::MicroBatch(const MicroBatchLoad& load) const {
-  const int64_t d = load.members;
+  const int64_t d = load.members, h = load.head_parallel, m = d / h;
   PlanningTime attention = attention_ * load.pairs;
+  int64_t steps = m - 1;
   if (d > 1) {
-    const PlanningTime transfer = PlanningTime{ring_} * load.ring_tokens * (d - 1);
-    attention = std::max(attention, DivideRoundingUp(transfer + attention_ * load.ring_pairs, d));
+    const PlanningTime transfer = PlanningTime{ring_} * load.ring_tokens * (m - 1);
+    PlanningTime ring = DivideRoundingUp(transfer + attention_ * load.ring_pairs * h, d);
+    if (h > 1) {
+      ring = std::max(ring, attention_ * load.ring_pairs) +
+             DivideRoundingUp(exchange_ * load.ring_tokens * (h - 1), h * d);
+      steps += kHeadExchangeSteps;
+    }
+    attention = std::max(attention, ring);
   }
   return micro_batch_ + PlanningTime{linear_} * load.tokens + attention +
-         PlanningTime{ring_step_} * (d - 1);
+         PlanningTime{ring_step_} * steps;
 }
 
 PlanningTime IntegerCostModel::Sequence(int64_t length, int members) const {
   const int64_t d = members;
   const PlanningTime compute = attention_ * PairsOf(0, length, window_);
-  const PlanningTime transfer =
-      PlanningTime{ring_} * RingTokens(length, members, window_) * (d - 1);
-  return PlanningTime{linear_} * length / d + std::max(compute / d, (transfer + compute / d) / d) +
-         PlanningTime{ring_step_} * (d - 1);
+  const PlanningTime tokens = RingTokens(length, members, window_);
+  std::optional<PlanningTime> least;
+  for (const int64_t h : head_widths_) {
+    if (d % h != 0) continue;
+    const int64_t m = d / h;
+    PlanningTime time = std::max(compute / d, (ring_ * tokens * (m - 1) + compute / m) / d) +
+                        PlanningTime{ring_step_} * (m - 1);
+    if (h > 1) {
+      time +=
+          exchange_ * tokens * (h - 1) / (h * d) + PlanningTime{ring_step_} * kHeadExchangeSteps;
+    }
+    least = std::min(least.value_or(time), time);
+  }
+  return PlanningTime{linear_} * length / d + *least;
 }
 
 PlanningTime IntegerCostModel::BestSequence(int64_t length, int least_members,
@@ -134,7 +165,7 @@ PlanningTime IntegerCostModel::BestSequence(int64_t length, int least_members,
   PlanningTime best = Sequence(length, least_members);
   for (int d = least_members + 1; d <= most_members; ++d) {
     // From here on the latency of the ring alone is more than the best.
-    if (PlanningTime{ring_step_} * (d - 1) >= best) break;
+    if (PlanningTime{ring_step_} * ((d - 1) / head_widths_.back()) >= best) break;
     best = std::min(best, Sequence(length, d));
   }
   return best;
@@ -142,7 +173,23 @@ PlanningTime IntegerCostModel::BestSequence(int64_t length, int least_members,
 
 PlanningTime IntegerCostModel::SequenceArea(int64_t length, int members) const {
   return PlanningTime{linear_} * length + attention_ * PairsOf(0, length, window_) +
-         PlanningTime{ring_step_} * members * (members - 1);
+         PlanningTime{ring_step_} * members * (members - 1) / head_widths_.back();
+}
+
+std::vector<int> IntegerCostModel::HeadWidths(int members) const {
+  std::vector<int> widths;
+  for (const int width : head_widths_) {
+    if (members % width != 0) continue;
+    if (widest_heads_) widths.clear();
+    widths.push_back(width);
+  }
+  return widths;
+}
+
+IntegerCostModel IntegerCostModel::WithoutHeads() const {
+  IntegerCostModel model = *this;
+  model.head_widths_ = {1};
+  return model;
 }
 
 double IntegerCostModel::Seconds(PlanningTime time) {

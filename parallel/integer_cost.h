@@ -25,6 +25,8 @@ inline constexpr double kMaxCoefficientSeconds = 16;
 inline constexpr double kMaxPairSeconds = 1e-3;
 inline constexpr double kMinRankSpeed = 1.0 / 64, kMaxRankSpeed = 64;
 
+inline constexpr int kMaxHeads = 1 << 16;
+
 // What a micro-batch costs time for.
 struct MicroBatchLoad {
   int64_t tokens = 0;
@@ -32,6 +34,7 @@ struct MicroBatchLoad {
   PairCount ring_pairs = 0;  // those of the ring's slices
   int64_t ring_tokens = 0;   // RingTokens of the ring's sequences, added up
   int members = 1;           // of the ring; 1 without one
+  int head_parallel = 1;     // so many of them split heads
 };
 
 // Pairs of the queries at positions [begin, end) of a causal sequence; 0: no window.
@@ -51,14 +54,22 @@ class IntegerCostModel {
 
   // On a rank of speed 1, as all that follow.
   PlanningTime MicroBatch(const MicroBatchLoad& load) const;
-  // T(length, members) of CostModel::SequenceSeconds.
+  // T(length, members) of CostModel::SequenceSeconds, the least over the widths of head
+  // parallelism.
   PlanningTime Sequence(int64_t length, int members) const;
   // The least T(length, d) over d in [least_members, most_members].
   PlanningTime BestSequence(int64_t length, int least_members, int most_members) const;
-  // linear * s + attention * pairs + ring_step * d * (d - 1): rank time that the sequence takes at
-  // least.
+  // linear * s + attention * pairs + ring_step * d * (d - 1) / h, with the largest width h of head
+  // parallelism: rank time that the sequence takes at least.
   PlanningTime SequenceArea(int64_t length, int members) const;
   PlanningTime micro_batch() const { return micro_batch_; }
+  // Widths of head parallelism, ascending; the first is 1.
+  const std::vector<int>& head_widths() const { return head_widths_; }
+  // Those that `members` ranks may take: all that divide the number, or the largest of these.
+  std::vector<int> HeadWidths(int members) const;
+  bool widest_heads() const { return widest_heads_; }
+  // The same with ring alone.
+  IntegerCostModel WithoutHeads() const;
 
   // `work` of a rank of speed 1, on rank `rank`; rounded up.
   PlanningTime OnRank(PlanningTime work, int rank) const {
@@ -85,6 +96,9 @@ class IntegerCostModel {
   int64_t window_ = 0;
   std::vector<int64_t> speeds_;  // by rank; empty: all kSpeedUnit
   int64_t attention_ = 0, linear_ = 0, ring_ = 0, ring_step_ = 0, micro_batch_ = 0;
+  PlanningTime exchange_ = 0;  // for a token whose heads all go elsewhere
+  std::vector<int> head_widths_ = {1};
+  bool widest_heads_ = false;
 };
 
 }  // namespace longspan

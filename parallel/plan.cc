@@ -83,6 +83,8 @@ uint64_t HashOf(const StepPlan& plan) {
     hash.Add(group.sequence);
     add_size(group.ranks);
     for (const int rank : group.ranks) hash.Add(rank);
+    // Negative, which no other number at this place is: plans without it keep their hashes.
+    if (group.head_parallel != 1) hash.Add(-int64_t{group.head_parallel});
   }
   add_size(plan.micro_batches);
   for (const std::vector<MicroBatch>& list : plan.micro_batches) {

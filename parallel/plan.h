@@ -54,6 +54,10 @@ struct MicroBatch {
 struct SequenceGroup {
   int64_t sequence = 0;
   std::vector<int> ranks;
+  // So many neighbours in `ranks` split the heads of attention between them; the ring of keys and
+  // values runs over ranks.size() / head_parallel members, for each share of the heads. 1: ring
+  // alone.
+  int head_parallel = 1;
   friend bool operator==(const SequenceGroup&, const SequenceGroup&) = default;
 };
 

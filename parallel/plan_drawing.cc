@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -51,7 +52,7 @@ std::string Escaped(const std::string& text) {
 // A rectangle over rows [first, last].
 struct Box {
   int64_t ring;
-  int members;
+  int members, head_parallel;
   int first, last;
   double begin, end;  // seconds
 };
@@ -73,14 +74,15 @@ std::vector<Box> BoxesOf(const PlanTimeline& timeline, int rows, double hairline
           boxes[above->second].last = row;
         } else {
           here[timed.ring] = boxes.size();
-          boxes.push_back({timed.ring, timed.load.members, row, row, begin, end});
+          boxes.push_back(
+              {timed.ring, timed.load.members, timed.load.head_parallel, row, row, begin, end});
         }
         joins = false;
       } else if (joins && end - begin < hairline_seconds * 10 &&
                  begin - boxes.back().end < hairline_seconds) {
         boxes.back().end = end;
       } else {
-        boxes.push_back({-1, 1, row, row, begin, end});
+        boxes.push_back({-1, 1, 1, row, row, begin, end});
         joins = true;
       }
     }
@@ -123,10 +125,10 @@ std::string SvgTimeline(const PlanTimeline& timeline, double lower_bound_seconds
       "font-size=\"12\">\n<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n"
       "<text x=\"%g\" y=\"20\" font-size=\"15\">%s</text>\n",
       kLeft + kWidth + 40, kTop + height + 60, kLeft, Escaped(title));
-  std::map<int, int> widths;
+  std::map<std::pair<int, int>, int> widths;  // members, head_parallel
   const double outline = row_height >= 6 ? 0.5 : 0;
   for (const Box& box : boxes) {
-    if (box.ring >= 0) ++widths[box.members];
+    if (box.ring >= 0) ++widths[{box.members, box.head_parallel}];
     absl::StrAppendFormat(
         &svg,
         "<rect x=\"%.2f\" y=\"%.2f\" width=\"%.2f\" height=\"%.2f\" fill=\"%s\" stroke=\"white\" "
@@ -171,7 +173,9 @@ std::string SvgTimeline(const PlanTimeline& timeline, double lower_bound_seconds
   for (const auto& [width, count] : widths) {
     // Evenly spread, the last one included.
     if (widths.size() <= 8 || index * 7 >= shown * (widths.size() - 1)) {
-      legend(ColourOf(width), absl::StrCat("ring of ", width));
+      legend(ColourOf(width.first),
+             absl::StrCat("ring of ", width.first,
+                          width.second == 1 ? "" : absl::StrCat(", heads by ", width.second)));
       ++shown;
     }
     ++index;

@@ -131,7 +131,9 @@ absl::Status CheckVersion(Reader& reader, const Json& json) {
 std::string ToJson(const StepPlan& plan) {
   Json groups = Json::array();
   for (const SequenceGroup& group : plan.groups) {
-    groups.push_back({{"sequence", group.sequence}, {"ranks", group.ranks}});
+    Json& json = groups.emplace_back();
+    json = {{"sequence", group.sequence}, {"ranks", group.ranks}};
+    if (group.head_parallel != 1) json["head_parallel"] = group.head_parallel;
   }
   Json lists = Json::array();
   for (const std::vector<MicroBatch>& list : plan.micro_batches) {
@@ -199,6 +201,10 @@ absl::StatusOr<StepPlan> StepPlanFromJson(const std::string& text) {
                      [&](const Json& rank, const std::string& at) {
                        read.ranks.push_back(static_cast<int>(reader.Integer(rank, at, 0, kMaxInt)));
                      });
+        if (group.is_object() && group.contains("head_parallel")) {
+          read.head_parallel = static_cast<int>(
+              reader.Integer(group["head_parallel"], path + ".head_parallel", 1, kMaxInt));
+        }
       });
   reader.Array(reader.Member(json, "micro_batches", ""), "micro_batches",
                [&](const Json& list, const std::string& path) {

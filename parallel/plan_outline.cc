@@ -49,7 +49,9 @@ StepPlan Expand(const PlanOutline& outline, const std::vector<int64_t>& lengths,
   first_group.reserve(outline.rings.size());
   for (const PlanOutline::Ring& ring : outline.rings) {
     first_group.push_back(static_cast<int64_t>(plan.groups.size()));
-    for (const int64_t sequence : ring.sequences) plan.groups.push_back({sequence, ring.ranks});
+    for (const int64_t sequence : ring.sequences) {
+      plan.groups.push_back({sequence, ring.ranks, ring.head_parallel});
+    }
   }
   const std::vector<std::vector<int>> members = MembersByRank(outline);
   plan.micro_batches.resize(plan.ranks);
@@ -97,6 +99,7 @@ PlanTimeline TimelineOf(const PlanOutline& outline, const std::vector<int64_t>& 
         const int member = members[rank][rings_met++];
         const int width = static_cast<int>(ring.ranks.size());
         timed.load.members = width;
+        timed.load.head_parallel = ring.head_parallel;
         for (const int64_t sequence : ring.sequences) {
           const MicroBatchLoad share = ShareLoad(lengths[sequence], width, member, cost.window());
           timed.load.tokens += share.tokens;

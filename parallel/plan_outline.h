@@ -17,6 +17,7 @@ struct PlanOutline {
   struct Ring {
     absl::InlinedVector<int64_t, 1> sequences;
     std::vector<int> ranks;  // at least two, in ring order
+    int head_parallel = 1;   // SequenceGroup::head_parallel
   };
   struct MicroBatch {
     int64_t ring = -1;               // index into rings; -1: none

@@ -18,6 +18,7 @@ MicroBatchLoad LoadOf(const StepPlan& plan, const MicroBatch& micro_batch, int64
     if (slice.group < 0) continue;
     load.ring_pairs += pairs;
     load.members = static_cast<int>(plan.groups[slice.group].ranks.size());
+    load.head_parallel = plan.groups[slice.group].head_parallel;
     load.ring_tokens += RingTokens(plan.lengths[slice.sequence], load.members, window);
   }
   return load;

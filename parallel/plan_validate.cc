@@ -81,7 +81,7 @@ class Validator {
   absl::Status CheckGroups() {
     group_of_.assign(plan_.lengths.size(), -1);
     memberships_.resize(plan_.ranks);
-    std::map<std::vector<int>, int> rank_lists;
+    std::map<std::pair<std::vector<int>, int>, int> rank_lists;
     std::vector<int64_t> seen_in(plan_.ranks, -1);
     for (size_t i = 0; i < plan_.groups.size(); ++i) {
       const SequenceGroup& group = plan_.groups[i];
@@ -111,8 +111,16 @@ class Validator {
         seen_in[rank] = g;
         memberships_[rank].push_back({g, static_cast<int>(member)});
       }
-      rank_list_.push_back(
-          rank_lists.emplace(group.ranks, static_cast<int>(rank_lists.size())).first->second);
+      if (group.head_parallel < 1 ||
+          group.ranks.size() % static_cast<size_t>(group.head_parallel) != 0) {
+        return Broken("group ", g, " of sequence ", group.sequence, " has ", group.ranks.size(),
+                      " ranks and head_parallel = ", group.head_parallel,
+                      "; it must be positive and divide the number of ranks");
+      }
+      rank_list_.push_back(rank_lists
+                               .emplace(std::pair(group.ranks, group.head_parallel),
+                                        static_cast<int>(rank_lists.size()))
+                               .first->second);
     }
     return absl::OkStatus();
   }
@@ -191,10 +199,11 @@ class Validator {
     return absl::OkStatus();
   }
 
-  // `groups`, of one micro-batch in order, must be a ring: one rank list, and the same groups on
-  // every member. With the rings in increasing number on every rank, the lowest unfinished ring
-  // always finds all its ranks free: each of them has only micro-batches without a ring, or lower
-  // and so finished rings, before it. So the lists cannot deadlock.
+  // `groups`, of one micro-batch in order, must be a ring: one rank list, split alike into blocks
+  // that share heads, and the same groups on every member. With the rings in increasing number on
+  // every rank, the lowest unfinished ring always finds all its ranks free: each of them has only
+  // micro-batches without a ring, or lower and so finished rings, before it. So the lists cannot
+  // deadlock.
   absl::Status CheckRing(const std::string& place, const std::vector<int64_t>& groups,
                          int64_t& last_ring) {
     const int64_t first = groups.front();
@@ -202,7 +211,8 @@ class Validator {
       if (rank_list_[group] != rank_list_[first]) {
         return Broken(place, " holds slices of sequences ", plan_.groups[first].sequence, " and ",
                       plan_.groups[group].sequence, " of groups ", first, " and ", group,
-                      " with different rank lists; the groups of a micro-batch are one ring");
+                      " with different rank lists or head_parallel; the groups of a micro-batch "
+                      "are one ring");
       }
       if (ring_of_group_[group] != ring_of_group_[first]) return BrokenRing(place, groups, group);
     }
@@ -259,7 +269,8 @@ class Validator {
   std::vector<int64_t> group_of_;                     // by sequence, -1: none
   std::vector<int> holder_;                           // by whole sequence: the rank, -1: none yet
   std::vector<std::vector<Membership>> memberships_;  // by rank
-  std::vector<int> rank_list_;               // by group: equal for equal ordered rank lists
+  std::vector<int>
+      rank_list_;  // by group: equal for equal ordered rank lists with equal head_parallel
   std::vector<int64_t> ring_of_group_;       // by group: index into rings_, -1: none yet
   std::vector<std::vector<int64_t>> rings_;  // the groups of each ring, in order
 };

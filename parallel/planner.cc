@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "parallel/bytescale_planner.h"
 #include "parallel/exact_planner.h"
+#include "parallel/head_placement.h"
 #include "parallel/integer_cost.h"
 #include "parallel/lower_bounds.h"
 #include "parallel/mesh_planners.h"
@@ -81,7 +82,12 @@ absl::StatusOr<PlanOutline> Planner::Outline(const PlanRequest& request) const {
   const absl::StatusOr<IntegerCostModel> cost =
       IntegerCostModel::Create(request.cost, request.ranks);
   if (!cost.ok()) return cost.status();
-  return Decide(request, *cost);
+  absl::StatusOr<PlanOutline> outline = Decide(request, *cost);
+  if (outline.ok()) {
+    PlaceHeads(*outline, request.lengths, request.micro_batch_tokens, request.ranks_per_node,
+               *cost);
+  }
+  return outline;
 }
 
 absl::StatusOr<StepPlan> Planner::Plan(const PlanRequest& request) const {

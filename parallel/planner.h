@@ -20,7 +20,7 @@ struct PlanRequest {
   std::vector<int64_t> lengths;  // tokens, each >= 1
   int ranks = 1;
   int64_t micro_batch_tokens = 0;  // even, >= 2
-  CostModel cost;                  // all zero: only tokens count
+  CostModel cost;                  // all zero: only tokens count; says which heads may be split
   int ranks_per_node = 0;          // rank r is on node r / ranks_per_node; 0: not known
 };
 

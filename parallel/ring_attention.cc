@@ -6,8 +6,8 @@
 #include "kernels/device/check.h"
 #include "kernels/device/trace.h"
 #include "kernels/elementwise.h"
-#include "parallel/key_value_rows.h"
-#include "parallel/plan.h"
+#include "parallel/head_exchange.h"
+#include "parallel/ring_pass.h"
 #include "parallel/span_portions.h"
 #include "parallel/window_attention.h"
 
@@ -15,134 +15,10 @@ namespace longspan {
 
 namespace {
 
-// The row ranges in which a block travels from a holder to the next, which may want the first parts
-// only. Both sides cut alike: one message for all, or one a sequence where second parts are shed.
-std::vector<TokenRange> SentRanges(const std::vector<SequenceRows>& held, bool shed) {
-  if (!shed) return {{0, TotalRows(held)}};
-  std::vector<TokenRange> ranges;
-  for (const SequenceRows& rows : held) ranges.push_back({rows.begin, rows.begin + rows.first});
-  return ranges;
-}
-
-// One member's view of the ring. Step t works on the block of member owner(t).
-class Ring {
- public:
-  explicit Ring(const RingLayout& layout)
-      : layout_(layout), size_(static_cast<int>(layout.ranks.size())) {
-    LONGSPAN_CHECK(size_ >= 2, "a ring has at least two members");
-    LONGSPAN_CHECK(layout.member >= 0 && layout.member < size_, "the ring has no such member");
-  }
-
-  int size() const { return size_; }
-  int owner(int step) const { return (layout_.member + step) % size_; }
-  int previous() const { return (layout_.member + size_ - 1) % size_; }
-  int next() const { return (layout_.member + 1) % size_; }
-
-  // A holder needs second parts only while its queries come before them.
-  static bool NeedsSecond(int holder, int owner) { return owner >= holder; }
-  // Second parts of member 0 are seen by no other: no gradient comes back for them.
-  static bool GradientHasSecond(int owner) { return owner != 0; }
-
-  std::vector<SequenceRows> OwnRows() const { return BlockRows(layout_, layout_.member, true); }
-  // Rows of the block worked on at `step`, as this member holds it.
-  std::vector<SequenceRows> HeldRows(int step) const {
-    return BlockRows(layout_, owner(step), NeedsSecond(layout_.member, owner(step)));
-  }
-  std::vector<SequenceRows> GradientRows(int owner) const {
-    return BlockRows(layout_, owner, GradientHasSecond(owner));
-  }
-
-  int64_t LargestBlock() const {
-    int64_t largest = 0;
-    for (int member = 0; member < size_; ++member) {
-      largest = std::max(largest, layout_.rows_of(member));
-    }
-    return largest;
-  }
-
-  // Rows of step `step`'s block of keys and values that travel on.
-  std::vector<TokenRange> PassedRows(int step) const {
-    const bool sends_second = NeedsSecond(previous(), owner(step));
-    const bool shed = NeedsSecond(layout_.member, owner(step)) && !sends_second;
-    return SentRanges(HeldRows(step), shed);
-  }
-
-  // Sends step `step`'s block of keys and values on, and receives the next step's. Blocks: (rows,
-  // width), contiguous.
-  Event PassBlock(int step, const TensorView& from, const TensorView& to, Transport& transport,
-                  Stream& stream) const {
-    std::vector<Message> sends, receives;
-    for (const TokenRange& range : PassedRows(step)) {
-      sends.push_back({layout_.ranks[previous()], from.Slice(0, range.begin, range.end)});
-    }
-    // The next member holds the block of the next step now.
-    const std::vector<SequenceRows> received = HeldRows(step + 1);
-    const bool was_shed =
-        NeedsSecond(next(), owner(step + 1)) && !NeedsSecond(layout_.member, owner(step + 1));
-    for (const TokenRange& range : SentRanges(received, was_shed)) {
-      receives.push_back({layout_.ranks[next()], to.Slice(0, range.begin, range.end)});
-    }
-    return Exchange(std::move(sends), std::move(receives), transport, stream);
-  }
-
-  // Sends the gradient of step `step`'s block on, and receives that of the next step's block; after
-  // the last step that is this member's own.
-  Event PassGradient(int step, const TensorView& from, const TensorView& to, Transport& transport,
-                     Stream& stream) const {
-    const int64_t sent = TotalRows(GradientRows(owner(step)));
-    const int64_t received = TotalRows(GradientRows(owner(step + 1)));
-    return Exchange({{layout_.ranks[previous()], from.Slice(0, 0, sent)}},
-                    {{layout_.ranks[next()], to.Slice(0, 0, received)}}, transport, stream);
-  }
-
-  // The spans of step `step` >= 1: all queries see the first parts of members before this one;
-  // second queries see all of members after it. Spans without queries or keys are left out.
-  std::vector<AttentionSpan> Spans(int step) const {
-    const std::vector<SequenceRows> own = OwnRows();
-    const std::vector<SequenceRows> held = HeldRows(step);
-    const bool earlier = owner(step) < layout_.member;
-    std::vector<AttentionSpan> spans;
-    for (size_t i = 0; i < own.size(); ++i) {
-      AttentionSpan span;
-      span.query_begin = own[i].begin + (earlier ? 0 : own[i].first);
-      span.query_count = earlier ? own[i].both() : own[i].second;
-      span.key_begin = held[i].begin;
-      span.key_count = held[i].both();
-      span.causal = false;
-      if (span.query_count > 0 && span.key_count > 0) spans.push_back(span);
-    }
-    return spans;
-  }
-
-  // This member's own part: plain causal attention on what it holds of each sequence.
-  std::vector<AttentionSpan> OwnSpans() const {
-    std::vector<AttentionSpan> spans;
-    for (const SequenceRows& rows : OwnRows()) {
-      if (rows.both() == 0) continue;
-      spans.push_back({rows.begin, rows.both(), rows.begin, rows.both(), /*causal=*/true});
-    }
-    return spans;
-  }
-
- private:
-  static Event Exchange(std::vector<Message> sends, std::vector<Message> receives,
-                        Transport& transport, Stream& stream) {
-    auto without_empty = [](std::vector<Message>& messages) {
-      std::erase_if(messages, [](const Message& message) { return message.tensor.empty(); });
-    };
-    without_empty(sends);
-    without_empty(receives);
-    if (sends.empty() && receives.empty()) return Event();
-    return transport.Exchange(std::move(sends), std::move(receives), stream);
-  }
-
-  const RingLayout& layout_;
-  const int size_;
-};
-
-void CheckShapes(const RingLayout& layout, const TensorView& q, const TensorView& k,
-                 const TensorView& v) {
+HeadCounts CheckShapes(const RingLayout& layout, const TensorView& q, const TensorView& k,
+                       const TensorView& v) {
   const int64_t rows = layout.rows();
+  LONGSPAN_CHECK(layout.ranks.size() >= 2, "a ring has at least two members");
   LONGSPAN_CHECK(q.rank() == 3 && k.rank() == 3 && v.rank() == 3,
                  "ring attention: q, k, v are (rows, heads, head_dim)");
   LONGSPAN_CHECK(q.dim(0) >= rows && k.dim(0) >= rows && v.dim(0) >= rows,
@@ -150,22 +26,7 @@ void CheckShapes(const RingLayout& layout, const TensorView& q, const TensorView
   LONGSPAN_CHECK(k.dim(1) == v.dim(1) && k.dim(2) == v.dim(2) && q.dim(2) == k.dim(2) &&
                      q.dim(1) % k.dim(1) == 0,
                  "ring attention: heads or head_dim do not match");
-}
-
-// sum += part, where `part` may lack the second parts that `sum` has.
-void AddBlock(const TensorView& part, const std::vector<SequenceRows>& part_rows,
-              const TensorView& sum, const std::vector<SequenceRows>& sum_rows, Stream& stream) {
-  for (size_t i = 0; i < part_rows.size();) {
-    // As many sequences at a time as lie alike in both.
-    const int64_t from = part_rows[i].begin, to = sum_rows[i].begin;
-    int64_t count = 0;
-    for (; i < part_rows.size() && part_rows[i].begin - from == count &&
-           sum_rows[i].begin - to == count;
-         ++i) {
-      count += part_rows[i].both();
-    }
-    if (count > 0) Add(part.Slice(0, from, from + count), sum.Slice(0, to, to + count), stream);
-  }
+  return {q.dim(1), k.dim(1), k.dim(2)};
 }
 
 // Some query of the ring does not see all that is before it.
@@ -175,12 +36,141 @@ bool WindowMatters(const RingLayout& layout, const AttentionOptions& options) {
          *std::max_element(layout.lengths.begin(), layout.lengths.end()) > options.window;
 }
 
-// The block that a step works on, as f32: what travelled, or a copy in `working`.
-TensorView Unpacked(const TensorView& block, int64_t rows, const TensorView& working,
-                    Stream& stream) {
-  if (block.dtype() == DType::kF32) return block;
-  if (rows > 0) Convert(block.Slice(0, 0, rows), working.Slice(0, 0, rows), stream);
-  return working;
+// Those that one member of a block has.
+HeadCounts PartOf(const HeadCounts& heads, int head_parallel) {
+  LONGSPAN_CHECK(heads.kv_heads % head_parallel == 0,
+                 "the width of head parallelism divides the number of heads of keys and values");
+  return {heads.heads / head_parallel, heads.kv_heads / head_parallel, heads.head_dim};
+}
+
+// Elements of a row that travels between the members of a block, of one member's heads.
+struct ExchangedRow {
+  explicit ExchangedRow(const HeadCounts& part)
+      : forward_in(part.q_width() + 2 * part.kv_width()),
+        forward_out(part.q_width() + part.heads),
+        backward_in(2 * part.q_width() + 2 * part.kv_width() + 2 * part.heads),
+        backward_out(part.q_width() + 2 * part.kv_width()) {}
+  int64_t forward_in;    // q, k, v
+  int64_t forward_out;   // O, L
+  int64_t backward_in;   // q, k, v, dO, L, delta
+  int64_t backward_out;  // dQ, dK, dV
+};
+
+// Adds the tensors of a pass of the ring of a block's heads, and those of the exchanges.
+std::vector<WorkspaceShape> WithExchange(std::vector<WorkspaceShape> shapes,
+                                         const HeadExchange& exchange, int64_t in, int64_t out) {
+  const int64_t rows = exchange.ring().rows();
+  shapes.push_back({rows, in});
+  shapes.push_back({rows, out});
+  shapes.push_back({exchange.ScratchRows(), std::max(in, out)});
+  return shapes;
+}
+
+// The forward pass with heads split inside blocks. beside(0) fills the first exchange, the next
+// ones the steps of the ring, the last one the other exchange.
+absl::Status HeadParallelForward(const RingLayout& layout, const HeadCounts& heads,
+                                 const std::vector<AttentionSpan>& whole, DType wire,
+                                 const TensorView& q, const TensorView& k, const TensorView& v,
+                                 float scale, const TensorView& out, const TensorView& lse,
+                                 Transport& transport, Stream& stream, RingWorkspace* shared) {
+  const HeadExchange exchange(layout);
+  const RingLayout& ring = exchange.ring();
+  const int steps = static_cast<int>(ring.ranks.size()) - 1;
+  const HeadCounts part = PartOf(heads, layout.head_parallel);
+  const ExchangedRow row(part);
+  const std::vector<WorkspaceShape> shapes = RingForwardShapes(ring, wire, part);
+  const size_t mine = shapes.size();
+  absl::StatusOr<WorkspaceTensors> workspace = WorkspaceTensors::Allocate(
+      stream.device().memory(), WithExchange(shapes, exchange, row.forward_in, row.forward_out),
+      shared);
+  if (!workspace.ok()) return workspace.status();
+  const TensorView &in = (*workspace)[mine], &result = (*workspace)[mine + 1],
+                   &scratch = (*workspace)[mine + 2];
+
+  std::vector<double> weights(steps + 2, static_cast<double>(ring.rows() * 2 * part.kv_width()));
+  weights.front() = static_cast<double>(exchange.SentToHeads(row.forward_in));
+  weights.back() = static_cast<double>(exchange.SentToRows(row.forward_out));
+  const std::vector<std::vector<AttentionSpan>> portions = SpanPortions(whole, weights);
+  const auto beside = [&](int portion) {
+    if (!portions[portion].empty()) {
+      AttentionForward(q, k, v, portions[portion], scale, out, lse, stream);
+    }
+  };
+
+  const std::vector<TensorView> inputs = {q, k, v}, results = {out, lse};
+  {
+    const StreamSpan span(stream, {.name = "heads in", .kind = TraceKind::kRing});
+    const Event arrival = exchange.ToHeads(inputs, in, scratch, transport, stream);
+    beside(0);
+    workspace->Await(arrival, stream);
+  }
+  RingForwardPass(
+      ring, exchange.FieldIn(in, inputs, 0), exchange.FieldIn(in, inputs, 1),
+      exchange.FieldIn(in, inputs, 2), scale, exchange.FieldIn(result, results, 0),
+      exchange.FieldIn(result, results, 1), *workspace, [&](int step) { beside(step + 1); },
+      transport, stream);
+  const StreamSpan span(stream, {.name = "heads out", .kind = TraceKind::kRing});
+  const Event arrival = exchange.ToRows(result, scratch, transport, stream);
+  beside(steps + 1);
+  workspace->Await(arrival, stream);
+  exchange.TakeRows(HeadExchange::Take::kCopy, result, scratch, results, stream);
+  workspace->HoldUntilHere(stream);
+  return absl::OkStatus();
+}
+
+absl::Status HeadParallelBackward(const RingLayout& layout, const HeadCounts& heads,
+                                  const std::vector<AttentionSpan>& whole, DType wire,
+                                  const TensorView& q, const TensorView& k, const TensorView& v,
+                                  const TensorView& dout, const TensorView& lse,
+                                  const TensorView& delta, float scale, const TensorView& dq,
+                                  const TensorView& dk, const TensorView& dv, Transport& transport,
+                                  Stream& stream, RingWorkspace* shared) {
+  const HeadExchange exchange(layout);
+  const RingLayout& ring = exchange.ring();
+  const int members = static_cast<int>(ring.ranks.size());
+  const HeadCounts part = PartOf(heads, layout.head_parallel);
+  const ExchangedRow row(part);
+  const std::vector<WorkspaceShape> shapes = RingBackwardShapes(ring, wire, part);
+  const size_t mine = shapes.size();
+  absl::StatusOr<WorkspaceTensors> workspace = WorkspaceTensors::Allocate(
+      stream.device().memory(), WithExchange(shapes, exchange, row.backward_in, row.backward_out),
+      shared);
+  if (!workspace.ok()) return workspace.status();
+  const TensorView &in = (*workspace)[mine], &result = (*workspace)[mine + 1],
+                   &scratch = (*workspace)[mine + 2];
+
+  // In a ring of one no step has a message.
+  const double hop = static_cast<double>(ring.rows() * 2 * part.kv_width());
+  std::vector<double> weights(members + 2, 2 * hop);
+  weights[1] = weights[members] = members == 1 ? 0 : hop;
+  weights.front() = static_cast<double>(exchange.SentToHeads(row.backward_in));
+  weights.back() = static_cast<double>(exchange.SentToRows(row.backward_out));
+  const std::vector<std::vector<AttentionSpan>> portions = SpanPortions(whole, weights);
+  const auto beside = [&](int portion) {
+    if (portions[portion].empty()) return;
+    AttentionBackward(q, k, v, dout, lse, delta, portions[portion], scale, dq, dk, dv, stream);
+  };
+
+  const std::vector<TensorView> inputs = {q, k, v, dout, lse, delta}, results = {dq, dk, dv};
+  {
+    const StreamSpan span(stream, {.name = "heads in", .kind = TraceKind::kRing});
+    const Event arrival = exchange.ToHeads(inputs, in, scratch, transport, stream);
+    beside(0);
+    workspace->Await(arrival, stream);
+  }
+  if (!result.empty()) Zero(result, stream);
+  const auto input = [&](size_t index) { return exchange.FieldIn(in, inputs, index); };
+  const auto gradient = [&](size_t index) { return exchange.FieldIn(result, results, index); };
+  RingBackwardPass(
+      ring, input(0), input(1), input(2), input(3), input(4), input(5), scale, gradient(0),
+      gradient(1), gradient(2), *workspace, [&](int step) { beside(step + 1); }, transport, stream);
+  const StreamSpan span(stream, {.name = "heads out", .kind = TraceKind::kRing});
+  const Event arrival = exchange.ToRows(result, scratch, transport, stream);
+  beside(members + 1);
+  workspace->Await(arrival, stream);
+  exchange.TakeRows(HeadExchange::Take::kAdd, result, scratch, results, stream);
+  workspace->HoldUntilHere(stream);
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -189,66 +179,28 @@ absl::Status RingAttentionForward(const RingLayout& layout, const std::vector<At
                                   const AttentionOptions& options, TensorView q, TensorView k,
                                   TensorView v, float scale, TensorView out, TensorView lse,
                                   Transport& transport, Stream& stream, RingWorkspace* shared) {
-  CheckShapes(layout, q, k, v);
+  const HeadCounts heads = CheckShapes(layout, q, k, v);
   if (WindowMatters(layout, options)) {
     return WindowAttentionForward(layout, whole, options, q, k, v, scale, out, lse, transport,
                                   stream, shared);
   }
-  const Ring ring(layout);
-  const int64_t rows = layout.rows(), heads = q.dim(1), head_dim = q.dim(2);
-  const int64_t block_width = 2 * k.dim(1) * k.dim(2);
-  const int64_t block_rows = ring.LargestBlock();
-  const WorkspaceShape block{block_rows, block_width, options.wire};
-  const WorkspaceShape working{options.wire == DType::kF32 ? 0 : block_rows, block_width};
-  absl::StatusOr<WorkspaceTensors> workspace = WorkspaceTensors::Allocate(
-      stream.device().memory(), {block, block, {rows, heads * head_dim}, {rows, heads}, working},
-      shared);
-  if (!workspace.ok()) return workspace.status();
-  const TensorView blocks[2] = {(*workspace)[0], (*workspace)[1]};
-  const TensorView part_out = (*workspace)[2].Reshape({rows, heads, head_dim});
-  const TensorView part_lse = (*workspace)[3];
-  const std::vector<std::vector<AttentionSpan>> beside =
-      SpanPortions(whole, std::vector<double>(ring.size() - 1, 1.0));
-
-  // Rows of the ring; spans of whole sequences count from the first row too.
-  const TensorView ring_q = q.Slice(0, 0, rows), ring_out = out.Slice(0, 0, rows),
-                   ring_lse = lse.Slice(0, 0, rows);
-  PackKeysAndValues(k.Slice(0, 0, rows), v.Slice(0, 0, rows), blocks[0], stream);
-  for (int step = 0; step < ring.size(); ++step) {
-    const StreamSpan span(stream,
-                          {.name = "ring step", .kind = TraceKind::kRing, .ring_step = step});
-    // The exchange is posted by the stream itself, ahead of this step's arithmetic: it starts when
-    // the previous step has let go of the block that is received into, and runs beside this one.
-    const bool last = step + 1 == ring.size();
-    Event arrival;
-    if (!last) {
-      arrival = ring.PassBlock(step, blocks[step % 2], blocks[(step + 1) % 2], transport, stream);
-    }
-    if (step == 0) {
-      const std::vector<AttentionSpan> spans = ring.OwnSpans();
-      if (!spans.empty()) AttentionForward(q, k, v, spans, scale, out, lse, stream);
-    } else {
-      const std::vector<AttentionSpan> spans = ring.Spans(step);
-      const int64_t held = TotalRows(ring.HeldRows(step));
-      if (!spans.empty()) {
-        const TensorView keys = Unpacked(blocks[step % 2], held, (*workspace)[4], stream);
-        AttentionForward(ring_q, KeysOf(keys, held, k), ValuesOf(keys, held, k), spans, scale,
-                         part_out, part_lse, stream);
-      }
-      for (size_t i = 0; i < spans.size();) {
-        // Neighbouring spans are merged in one call; rows between others hold nothing of this step.
-        const int64_t begin = spans[i].query_begin;
-        int64_t end = begin;
-        for (; i < spans.size() && spans[i].query_begin == end; ++i) end += spans[i].query_count;
-        MergeAttention(part_out.Slice(0, begin, end), part_lse.Slice(0, begin, end),
-                       ring_out.Slice(0, begin, end), ring_lse.Slice(0, begin, end), stream);
-      }
-    }
-    if (!last) {
-      if (!beside[step].empty()) AttentionForward(q, k, v, beside[step], scale, out, lse, stream);
-      workspace->Await(arrival, stream);
-    }
+  if (layout.head_parallel > 1) {
+    return HeadParallelForward(layout, heads, whole, options.wire, q, k, v, scale, out, lse,
+                               transport, stream, shared);
   }
+  absl::StatusOr<WorkspaceTensors> workspace = WorkspaceTensors::Allocate(
+      stream.device().memory(), RingForwardShapes(layout, options.wire, heads), shared);
+  if (!workspace.ok()) return workspace.status();
+  const std::vector<std::vector<AttentionSpan>> portions =
+      SpanPortions(whole, std::vector<double>(layout.ranks.size() - 1, 1.0));
+  const auto beside = [&](int step) {
+    if (!portions[step].empty()) AttentionForward(q, k, v, portions[step], scale, out, lse, stream);
+  };
+  // Spans of whole sequences count from the first row too, which is the ring's.
+  const int64_t rows = layout.rows();
+  RingForwardPass(layout, q.Slice(0, 0, rows), k.Slice(0, 0, rows), v.Slice(0, 0, rows), scale,
+                  out.Slice(0, 0, rows), lse.Slice(0, 0, rows), *workspace, beside, transport,
+                  stream);
   workspace->HoldUntilHere(stream);
   return absl::OkStatus();
 }
@@ -259,105 +211,57 @@ absl::Status RingAttentionBackward(const RingLayout& layout,
                                    TensorView v, TensorView dout, TensorView lse, TensorView delta,
                                    float scale, TensorView dq, TensorView dk, TensorView dv,
                                    Transport& transport, Stream& stream, RingWorkspace* shared) {
-  CheckShapes(layout, q, k, v);
+  const HeadCounts heads = CheckShapes(layout, q, k, v);
   CheckShapes(layout, dq, dk, dv);
   if (WindowMatters(layout, options)) {
     return WindowAttentionBackward(layout, whole, options, q, k, v, dout, lse, delta, scale, dq, dk,
                                    dv, transport, stream, shared);
   }
-  const Ring ring(layout);
-  const int64_t rows = layout.rows();
-  const int64_t block_width = 2 * k.dim(1) * k.dim(2);
-  const int64_t block_rows = ring.LargestBlock();
-  const WorkspaceShape block{block_rows, block_width, options.wire};
-  const WorkspaceShape travelling{block_rows, block_width};
-  const WorkspaceShape working{options.wire == DType::kF32 ? 0 : block_rows, block_width};
+  if (layout.head_parallel > 1) {
+    return HeadParallelBackward(layout, heads, whole, options.wire, q, k, v, dout, lse, delta,
+                                scale, dq, dk, dv, transport, stream, shared);
+  }
   absl::StatusOr<WorkspaceTensors> workspace = WorkspaceTensors::Allocate(
-      stream.device().memory(), {block, block, travelling, travelling, travelling, working},
-      shared);
+      stream.device().memory(), RingBackwardShapes(layout, options.wire, heads), shared);
   if (!workspace.ok()) return workspace.status();
-  const TensorView blocks[2] = {(*workspace)[0], (*workspace)[1]};
-  const TensorView gradients[2] = {(*workspace)[2], (*workspace)[3]};  // one is sent, one received
-  const TensorView part = (*workspace)[4];  // this member's share of a gradient
-  auto backward = [&](const TensorView& keys, const TensorView& values,
-                      const std::vector<AttentionSpan>& spans, const TensorView& key_gradient,
-                      const TensorView& value_gradient) {
-    if (spans.empty()) return;
-    AttentionBackward(q, keys, values, dout, lse, delta, spans, scale, dq, key_gradient,
-                      value_gradient, stream);
-  };
   // Keys and values travel in all steps but the last; gradients from the second on, and home after
   // the last.
-  std::vector<double> weights(ring.size(), 2.0);
+  std::vector<double> weights(layout.ranks.size(), 2.0);
   weights.front() = weights.back() = 1;
-  const std::vector<std::vector<AttentionSpan>> beside = SpanPortions(whole, weights);
-
-  PackKeysAndValues(k.Slice(0, 0, rows), v.Slice(0, 0, rows), blocks[0], stream);
-  Event gradient_arrival;
-  for (int step = 0; step < ring.size(); ++step) {
-    const StreamSpan span(stream,
-                          {.name = "ring step", .kind = TraceKind::kRing, .ring_step = step});
-    const bool last = step + 1 == ring.size();
-    Event arrival;
-    if (!last) {
-      arrival = ring.PassBlock(step, blocks[step % 2], blocks[(step + 1) % 2], transport, stream);
-    }
-    if (step == 0) {
-      backward(k, v, ring.OwnSpans(), dk, dv);
-    } else {
-      const std::vector<SequenceRows> held = ring.HeldRows(step);
-      const int64_t held_rows = TotalRows(held);
-      if (held_rows > 0) Zero(part.Slice(0, 0, held_rows), stream);
-      const TensorView keys = Unpacked(blocks[step % 2], held_rows, (*workspace)[5], stream);
-      backward(KeysOf(keys, held_rows, k), ValuesOf(keys, held_rows, k), ring.Spans(step),
-               KeysOf(part, held_rows, k), ValuesOf(part, held_rows, k));
-      const std::vector<SequenceRows> passed = ring.GradientRows(ring.owner(step));
-      const TensorView& gradient = gradients[step % 2];
-      if (step == 1) {
-        // Nobody has worked on this block before.
-        Zero(gradient, stream);
-      } else {
-        workspace->Await(gradient_arrival, stream);
-      }
-      AddBlock(part, held, gradient, passed, stream);
-      gradient_arrival =
-          ring.PassGradient(step, gradient, gradients[(step + 1) % 2], transport, stream);
-    }
-    backward(k, v, beside[step], dk, dv);
-    if (!last) workspace->Await(arrival, stream);
-  }
-  workspace->Await(gradient_arrival, stream);
-  const TensorView& home = gradients[ring.size() % 2];
-  const std::vector<SequenceRows> own = ring.OwnRows();
-  const std::vector<SequenceRows> arrived = ring.GradientRows(layout.member);
-  const int64_t arrived_rows = TotalRows(arrived);
-  AddBlock(KeysOf(home, arrived_rows, k), arrived, dk, own, stream);
-  AddBlock(ValuesOf(home, arrived_rows, k), arrived, dv, own, stream);
+  const std::vector<std::vector<AttentionSpan>> portions = SpanPortions(whole, weights);
+  const auto beside = [&](int step) {
+    if (portions[step].empty()) return;
+    AttentionBackward(q, k, v, dout, lse, delta, portions[step], scale, dq, dk, dv, stream);
+  };
+  const auto rows = [&](const TensorView& x) { return x.Slice(0, 0, layout.rows()); };
+  RingBackwardPass(layout, rows(q), rows(k), rows(v), rows(dout), rows(lse), rows(delta), scale,
+                   rows(dq), rows(dk), rows(dv), *workspace, beside, transport, stream);
   workspace->HoldUntilHere(stream);
   return absl::OkStatus();
 }
 
 int64_t RingForwardBytes(const RingLayout& layout, const AttentionOptions& options,
-                         int64_t kv_width) {
-  if (WindowMatters(layout, options)) return WindowForwardBytes(layout, options, kv_width);
-  const Ring ring(layout);
-  int64_t rows = 0;
-  for (int step = 0; step + 1 < ring.size(); ++step) {
-    for (const TokenRange& range : ring.PassedRows(step)) rows += range.size();
-  }
-  return rows * 2 * kv_width * SizeOf(options.wire);
+                         const HeadCounts& heads) {
+  if (WindowMatters(layout, options)) return WindowForwardBytes(layout, options, heads.kv_width());
+  const HeadExchange exchange(layout);
+  const HeadCounts part = PartOf(heads, layout.head_parallel);
+  const ExchangedRow row(part);
+  return RowsSent(exchange.ring()).keys_and_values * 2 * part.kv_width() * SizeOf(options.wire) +
+         (exchange.SentToHeads(row.forward_in) + exchange.SentToRows(row.forward_out)) *
+             SizeOf(DType::kF32);
 }
 
 int64_t RingBackwardBytes(const RingLayout& layout, const AttentionOptions& options,
-                          int64_t kv_width) {
-  if (WindowMatters(layout, options)) return WindowBackwardBytes(layout, options, kv_width);
-  const Ring ring(layout);
-  int64_t rows = 0;
-  // A gradient's first holder is its owner's neighbour.
-  for (int step = 1; step < ring.size(); ++step) {
-    rows += TotalRows(ring.GradientRows(ring.owner(step)));
-  }
-  return RingForwardBytes(layout, options, kv_width) + rows * 2 * kv_width * SizeOf(DType::kF32);
+                          const HeadCounts& heads) {
+  if (WindowMatters(layout, options)) return WindowBackwardBytes(layout, options, heads.kv_width());
+  const HeadExchange exchange(layout);
+  const HeadCounts part = PartOf(heads, layout.head_parallel);
+  const ExchangedRow row(part);
+  const RingRows rows = RowsSent(exchange.ring());
+  return rows.keys_and_values * 2 * part.kv_width() * SizeOf(options.wire) +
+         (rows.gradients * 2 * part.kv_width() + exchange.SentToHeads(row.backward_in) +
+          exchange.SentToRows(row.backward_out)) *
+             SizeOf(DType::kF32);
 }
 
 }  // namespace longspan

@@ -7,6 +7,12 @@
 // the final output. All accumulation is FP32. Lengths need not divide: parts may differ by a token,
 // or be empty; nothing is padded. Whole sequences of the same micro-batch are computed while keys
 // and values travel.
+//
+// With layout.head_parallel = h > 1 members of a block of h neighbours first exchange their rows
+// for a share of the heads (head_exchange.h): q, k and v, in the backward pass those of dO, L and
+// delta too. The ring then has d / h members, a share of h times the rows and 1 / h of the heads;
+// its messages are as long, and fewer by h. The results (O and L, or dQ, dK and dV) go back the
+// same way. h divides the number of heads of keys and values.
 #ifndef LONGSPAN_PARALLEL_RING_ATTENTION_H_
 #define LONGSPAN_PARALLEL_RING_ATTENTION_H_
 
@@ -26,10 +32,12 @@ namespace longspan {
 // How attention is computed, alike on all ranks.
 struct AttentionOptions {
   // What keys and values travel as between ranks: f32, or bf16 for half the bytes (rounded to
-  // nearest; a rank's own stay as they are). Gradients always travel as f32.
+  // nearest; a rank's own stay as they are). Gradients, and what members exchange for heads, always
+  // travel as f32.
   DType wire = DType::kF32;
   // A query sees so many positions, its own included; 0: all before it. Members outside of a window
-  // do not communicate. Spans of whole sequences carry their window themselves.
+  // do not communicate. Spans of whole sequences carry their window themselves. In a ring with a
+  // sequence longer than its window heads are not split, whatever its layout says.
   int64_t window = 0;
 };
 
@@ -55,12 +63,11 @@ absl::Status RingAttentionBackward(const RingLayout& layout,
                                    Transport& transport, Stream& stream,
                                    RingWorkspace* workspace = nullptr);
 
-// Bytes that this member sends for one layer's forward, and for its backward pass. `kv_width`:
-// kv_heads * head_dim, values of K and as many of V a token.
+// Bytes that this member sends for one layer's forward, and for its backward pass.
 int64_t RingForwardBytes(const RingLayout& layout, const AttentionOptions& options,
-                         int64_t kv_width);
+                         const HeadCounts& heads);
 int64_t RingBackwardBytes(const RingLayout& layout, const AttentionOptions& options,
-                          int64_t kv_width);
+                          const HeadCounts& heads);
 
 }  // namespace longspan
 

@@ -31,7 +31,10 @@ std::optional<RingLayout> RingOf(const StepPlan& plan, int rank, const MicroBatc
     if (!ring.has_value()) {
       const auto member = std::find(ranks.begin(), ranks.end(), rank);
       LONGSPAN_CHECK(member != ranks.end(), "a slice on a rank outside its group");
-      ring = RingLayout{ranks, static_cast<int>(member - ranks.begin()), {}};
+      ring = RingLayout{ranks,
+                        static_cast<int>(member - ranks.begin()),
+                        {},
+                        plan.groups[slice.group].head_parallel};
     }
     ring->lengths.push_back(plan.lengths[slice.sequence]);
   }

@@ -16,10 +16,20 @@ struct RingLayout {
   std::vector<int> ranks;        // ring order, at least two
   int member = 0;                // this rank's index in `ranks`
   std::vector<int64_t> lengths;  // tokens of each whole sequence
+  // So many neighbouring members split the heads between them and the ring runs over the others
+  // (head_exchange.h); 1: ring alone. Divides the number of ranks.
+  int head_parallel = 1;
   // Rows this member holds, over all sequences of the ring.
   int64_t rows() const;
   // Rows that member `index` holds.
   int64_t rows_of(int index) const;
+};
+
+// The numbers of heads of queries, and of keys and values.
+struct HeadCounts {
+  int64_t heads = 1, kv_heads = 1, head_dim = 1;
+  int64_t q_width() const { return heads * head_dim; }
+  int64_t kv_width() const { return kv_heads * head_dim; }
 };
 
 // The slices of a micro-batch in the order of their rows: those of its ring in group order, so that

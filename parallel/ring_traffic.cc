@@ -5,14 +5,14 @@
 namespace longspan {
 
 std::vector<int64_t> RingBytesByRank(const StepPlan& plan, const AttentionOptions& options,
-                                     int64_t kv_width) {
+                                     const HeadCounts& heads) {
   std::vector<int64_t> bytes(plan.ranks, 0);
   for (int rank = 0; rank < plan.ranks; ++rank) {
     for (const MicroBatch& micro_batch : plan.micro_batches[rank]) {
       const std::optional<RingLayout> ring = RingOf(plan, rank, micro_batch);
       if (!ring.has_value()) continue;
       bytes[rank] +=
-          RingForwardBytes(*ring, options, kv_width) + RingBackwardBytes(*ring, options, kv_width);
+          RingForwardBytes(*ring, options, heads) + RingBackwardBytes(*ring, options, heads);
     }
   }
   return bytes;

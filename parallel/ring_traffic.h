@@ -11,9 +11,9 @@
 namespace longspan {
 
 // Bytes that each rank sends for one attention layer, forward and backward, over all its
-// micro-batches. `kv_width`: kv_heads * head_dim.
+// micro-batches.
 std::vector<int64_t> RingBytesByRank(const StepPlan& plan, const AttentionOptions& options,
-                                     int64_t kv_width);
+                                     const HeadCounts& heads);
 
 }  // namespace longspan
 

@@ -244,8 +244,8 @@ class Simulation {
     RingMemberWork work;
     work.before = scale * (cost_.micro_batch_seconds +
                            cost_.linear_seconds_per_token * static_cast<double>(load.tokens));
-    work.block = scale * cost_.attention_seconds_per_pair * static_cast<double>(load.ring_pairs) /
-                 load.members;
+    work.block = scale * cost_.attention_seconds_per_pair * static_cast<double>(load.ring_pairs) *
+                 load.head_parallel / load.members;
     work.beside = scale * cost_.attention_seconds_per_pair *
                   static_cast<double>(load.pairs - load.ring_pairs);
     return work;
@@ -258,13 +258,39 @@ class Simulation {
     const size_t first = ranks[0] * stages_ + stage;
     const MicroBatchLoad& load = List(first)[devices_[first].passes[direction].next].load;
     const double share = PassShare(direction);
-    const std::vector<RingMemberTimes> times = SimulateRing(
-        members,
-        share * cost_.ring_seconds_per_token * static_cast<double>(load.ring_tokens) / load.members,
-        share * cost_.ring_step_seconds);
+    const double hop =
+        share * cost_.ring_seconds_per_token * static_cast<double>(load.ring_tokens) / load.members;
+    const std::vector<RingMemberTimes> times =
+        load.head_parallel == 1
+            ? SimulateRing(members, hop, share * cost_.ring_step_seconds)
+            : SimulateHeads(members, load.head_parallel, hop, share * cost_.ring_step_seconds);
     for (size_t i = 0; i < ranks.size(); ++i) {
       Begin(ranks[i] * stages_ + stage, direction, times[i], now);
     }
+  }
+
+  // Members in blocks of `heads`: a ring for each share of the heads, between exchanges in which
+  // the members of a block wait for each other. Nothing is done beside the exchanges.
+  std::vector<RingMemberTimes> SimulateHeads(const std::vector<RingMemberWork>& members, int heads,
+                                             double hop_seconds, double step_seconds) const {
+    std::vector<RingMemberTimes> times(members.size());
+    for (size_t first = 0; first < static_cast<size_t>(heads); ++first) {
+      std::vector<RingMemberWork> ring;
+      for (size_t i = first; i < members.size(); i += heads) ring.push_back(members[i]);
+      const std::vector<RingMemberTimes> of_ring = SimulateRing(ring, hop_seconds, step_seconds);
+      for (size_t i = 0; i < ring.size(); ++i) times[first + i * heads] = of_ring[i];
+    }
+    const double exchange = hop_seconds * cost_.heads.ExchangeShare() * (heads - 1) / heads +
+                            kHeadExchangeSteps * step_seconds;
+    for (size_t block = 0; block < members.size(); block += heads) {
+      double longest = 0;
+      for (int i = 0; i < heads; ++i) longest = std::max(longest, times[block + i].total());
+      for (int i = 0; i < heads; ++i) {
+        times[block + i].group_wait += longest - times[block + i].total();
+        times[block + i].exposed_transfer += exchange;
+      }
+    }
+    return times;
   }
 
   void Begin(size_t index, Direction direction, const RingMemberTimes& times, double now) {

@@ -20,6 +20,28 @@ PlanningTime OnInterval(const IntegerCostModel& cost, PlanningTime work, int fir
   return slowest;
 }
 
+// What the sequence takes on the interval that begins at `first`.
+PlanningTime WorkAt(const IntegerCostModel& cost, const PlacedSequence& sequence, int first,
+                    int ranks_per_node) {
+  const int last = first + sequence.width - 1;
+  if (cost.head_widths().size() == 1 || ranks_per_node == 0 ||
+      first / ranks_per_node == last / ranks_per_node) {
+    return sequence.work;
+  }
+  // Ranks before the first border, and behind it; the nodes between are whole.
+  const int before = ranks_per_node - first % ranks_per_node;
+  const int behind = sequence.width - before;
+  std::vector<int> widths;
+  for (const int width : cost.head_widths()) {
+    if (before % width != 0 || behind % width != 0) continue;
+    if (behind > ranks_per_node && ranks_per_node % width != 0) continue;
+    if (cost.widest_heads()) widths.clear();
+    widths.push_back(width);
+  }
+  if (widths == cost.HeadWidths(sequence.width)) return sequence.work;
+  return RingWork(cost, sequence.length, sequence.width, widths);
+}
+
 // Puts whole sequences, the longest that fit, into the waits for rings, and marks them as used.
 class WaitFill {
  public:
@@ -94,7 +116,7 @@ class WaitFill {
 
 }  // namespace
 
-std::optional<SkylineDraft> DraftRings(const IntegerCostModel& cost, int ranks,
+std::optional<SkylineDraft> DraftRings(const IntegerCostModel& cost, int ranks, int ranks_per_node,
                                        const std::vector<PlacedSequence>& sequences,
                                        std::optional<PlanningTime> limit, Skyline::Choice choice,
                                        int64_t& scanned) {
@@ -108,7 +130,9 @@ std::optional<SkylineDraft> DraftRings(const IntegerCostModel& cost, int ranks,
     Skyline::Interval chosen =
         line.WithoutWaiting(sequence.width, limit.value_or(0) - sequence.work);
     const auto end_in = [&](const Skyline::Interval& interval) {
-      return interval.free_at + OnInterval(cost, sequence.work, interval.first, sequence.width);
+      return interval.free_at + OnInterval(cost,
+                                           WorkAt(cost, sequence, interval.first, ranks_per_node),
+                                           interval.first, sequence.width);
     };
     PlanningTime end = chosen.first < 0 ? 0 : end_in(chosen);
     const bool late = limit.has_value() ? end > *limit : chosen.free_at > 0;

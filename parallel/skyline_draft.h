@@ -18,6 +18,7 @@ struct PlacedSequence {
   int64_t place;      // in the sorted batch
   int width;          // 1: whole
   PlanningTime work;  // RingWork at that width
+  int64_t length;
 };
 
 struct SkylineDraft {
@@ -52,9 +53,11 @@ struct SkylineDraft {
   PlanningTime waiting = 0;             // sum over ranks of what they wait for rings
 };
 
+// Where heads are split, a ring over a border between nodes of `ranks_per_node` (0: there are none)
+// takes as long as its best width of head parallelism of which every node has a multiple.
 // Places `sequences` in order; none that is whole before a ring. With `limit`, gives up (nullopt)
 // when one ends after it; kFullest needs one. Adds to `scanned` how many segments it looked at.
-std::optional<SkylineDraft> DraftRings(const IntegerCostModel& cost, int ranks,
+std::optional<SkylineDraft> DraftRings(const IntegerCostModel& cost, int ranks, int ranks_per_node,
                                        const std::vector<PlacedSequence>& sequences,
                                        std::optional<PlanningTime> limit, Skyline::Choice choice,
                                        int64_t& scanned);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "parallel/bytescale_planner.h"
+#include "parallel/head_placement.h"
 #include "parallel/lower_bounds.h"
 #include "parallel/mesh_planners.h"
 #include "parallel/node_placement.h"
@@ -29,6 +30,8 @@ constexpr int64_t kSmall = 1024;
 // Those of more than kLarge are not compared with other policies once the gap is 1/kLargeGap.
 constexpr int64_t kLarge = 1 << 15;
 constexpr int kLargeGap = 200;
+// With heads split, a plan is compared with one for rings alone unless the gap is 1/kHeadsGap.
+constexpr int kHeadsGap = 100;
 
 // The guess of the makespan rises above the bound by 1/kFirstStep, then twice that, and so on.
 constexpr int kFirstStep = 1024;
@@ -47,8 +50,10 @@ size_t MostPeers(const PlanOutline& outline) {
     most = std::max(most, known.size());
   };
   for (const PlanOutline::Ring& ring : outline.rings) {
+    // Those of a block that splits heads are on one node and do not count.
     for (size_t i = 0; i < ring.ranks.size() && most <= kMostPeers; ++i) {
-      const int next = ring.ranks[(i + 1) % ring.ranks.size()];
+      const int next = ring.ranks[(i + ring.head_parallel) % ring.ranks.size()];
+      if (next == ring.ranks[i]) break;  // the block is all of it
       meet(ring.ranks[i], next);
       meet(next, ring.ranks[i]);
     }
@@ -169,10 +174,29 @@ class SkylineSearch {
   }
 
   // The smallest width that holds the place and takes at most `limit`; if there is none the
-  // fastest, to within the steps of the search.
+  // fastest, to within the steps of the search. Groups that split heads by h have a multiple of h
+  // members, and times that fall and rise over these multiples: they are searched apart.
   int WidthWithin(int64_t place, PlanningTime limit) const {
-    const int most = MostWidth(place);
-    int low = batch_.minimum_width(place);
+    int best = WidthWithin(place, limit, 1);
+    if (cost_.head_widths().size() == 1) return best;
+    PlanningTime best_time = Work(place, best);
+    for (const int heads : cost_.head_widths()) {
+      const int most = MostWidth(place) / heads * heads;
+      if (heads == 1 || most < batch_.minimum_width(place)) continue;
+      const int width = WidthWithin(place, limit, heads);
+      const PlanningTime time = Work(place, width);
+      if (best_time <= limit ? time <= limit && width < best : time < best_time) {
+        best = width;
+        best_time = time;
+      }
+    }
+    return best;
+  }
+
+  // Of the multiples of `step`, of which one is within MostWidth.
+  int WidthWithin(int64_t place, PlanningTime limit, int step) const {
+    const int most = MostWidth(place) / step * step;
+    int low = (batch_.minimum_width(place) + step - 1) / step * step;
     PlanningTime time = Work(place, low);
     if (time <= limit) return low;
     // Times fall, then rise. Doubles the width while they fall.
@@ -185,22 +209,26 @@ class SkylineSearch {
         high = next;
         break;
       }
-      if (next_time >= time) return Fastest(place, std::max(low, high / 2), next);
+      if (next_time >= time) {
+        return Fastest(place, std::max(low, high / 2 / step * step), next, step);
+      }
       low = high;
       high = next;
       time = next_time;
-      if (high == most) return Fastest(place, low, high);
+      if (high == most) return Fastest(place, low, high, step);
     }
-    while (high - low > 1) {
-      const int middle = low + (high - low) / 2;
+    while (high - low > step) {
+      const int middle = low + (high - low) / 2 / step * step;
       (Work(place, middle) <= limit ? high : low) = middle;
     }
     return high;
   }
 
-  int Fastest(int64_t place, int low, int high) const {
-    while (high - low > 2) {
-      const int a = low + (high - low) / 3, b = high - (high - low) / 3;
+  // `low` and `high` are multiples of `step`, as is what it returns.
+  int Fastest(int64_t place, int low, int high, int step) const {
+    while (high - low > 2 * step) {
+      const int third = (high - low) / 3 / step * step;
+      const int a = low + third, b = high - third;
       if (Work(place, a) <= Work(place, b)) {
         high = b;
       } else {
@@ -208,7 +236,7 @@ class SkylineSearch {
       }
     }
     int best = low;
-    for (int width = low + 1; width <= high; ++width) {
+    for (int width = low + step; width <= high; width += step) {
       if (Work(place, width) < Work(place, best)) best = width;
     }
     return best;
@@ -225,7 +253,33 @@ class SkylineSearch {
         widths[place] = WidthWithin(place, limit);
       }
     }
+    if (cost_.head_widths().size() > 1 && request_.ranks_per_node > 0) AlignWidths(widths, limit);
     return widths;
+  }
+
+  // Widths that are multiples of blocks, placed one beside the other from the longest on, leave no
+  // block with a border between nodes in it. Where splitting heads helps some ring, all are
+  // widened to such multiples, unless that costs time.
+  void AlignWidths(Widths& widths, PlanningTime limit) const {
+    const auto helps = [&](int64_t place) {
+      return widths[place] > 1 &&
+             Work(place, widths[place]) < RingWork(cost_, batch_.length(place), widths[place], {1});
+    };
+    const auto wide = static_cast<int64_t>(widths.size());
+    bool any = cost_.widest_heads();
+    for (int64_t place = 0; place < wide && !any; ++place) any = helps(place);
+    for (int64_t place = 0; place < wide && any; ++place) {
+      // Narrow ones take half of their ranks for a block: they lie within nodes, mostly.
+      int block = 1;
+      for (const int heads : cost_.head_widths()) {
+        if (2 * heads <= widths[place] && request_.ranks_per_node % heads == 0) block = heads;
+      }
+      const int aligned = (widths[place] + block - 1) / block * block;
+      if (aligned == widths[place] || aligned > MostWidth(place)) continue;
+      if (Work(place, aligned) <= std::max(limit, Work(place, widths[place]))) {
+        widths[place] = aligned;
+      }
+    }
   }
 
   void Fill(Candidate& candidate) const {
@@ -254,7 +308,7 @@ class SkylineSearch {
     for (int64_t place = 0; place < (singles ? long_ : wide_); ++place) {
       const int width = place < wide_ ? candidate.widths[place] : 1;
       if (width > 1 || singles) {
-        wide.push_back({place, width, Work(place, width)});
+        wide.push_back({place, width, Work(place, width), batch_.length(place)});
         if (place >= wide_) fluid -= cost_.SequenceArea(batch_.length(place), 1);
       } else {
         fluid += Work(place, 1);
@@ -273,7 +327,7 @@ class SkylineSearch {
                                     Skyline::Choice choice) {
     int64_t scanned = 0;
     std::optional<SkylineDraft> draft =
-        DraftRings(cost_, request_.ranks, wide, limit, choice, scanned);
+        DraftRings(cost_, request_.ranks, request_.ranks_per_node, wide, limit, choice, scanned);
     effort_ -= scanned + kRingEffort * static_cast<int64_t>(wide.size()) + request_.ranks;
     if (!draft.has_value()) return std::nullopt;
     candidate.draft = *std::move(draft);
@@ -298,6 +352,7 @@ class SkylineSearch {
     Candidate candidate = *best_;
     if (!candidate.filled) Fill(candidate);
     PlanOutline outline = OutlineOf(candidate.draft, batch_, request_.ranks);
+    ChooseHeads(outline, request_.lengths, cost_);
     if (small_) {
       Improve(outline, request_.lengths, request_.micro_batch_tokens, cost_, target_,
               patience * kImprovementEffort / (batch_.size() + request_.ranks));
@@ -394,11 +449,12 @@ class SkylineSearch {
         if (widths[place] == 1) {
           fluid += work;
         } else {
-          wide.push_back({place, widths[place], work});
+          wide.push_back({place, widths[place], work, batch_.length(place)});
         }
       }
       return *Draft(Candidate{widths}, wide, fluid, std::nullopt, Skyline::Choice::kFreeFirst);
     };
+    const int choices = cost_.head_widths().size() == 1 ? 4 : 6;
     PlanningTime score = draft();
     // Keeps the change that `undo` takes back if it costs at most `more`.
     const auto keep = [&](PlanningTime more, const auto& undo) {
@@ -413,7 +469,8 @@ class SkylineSearch {
     };
     const auto change_width = [&](int64_t place, int choice, PlanningTime more) {
       const int old = widths[place], least = batch_.minimum_width(place);
-      const int others[] = {old - 1, old + 1, least, 2 * old};
+      const int most_heads = cost_.head_widths().back();
+      const int others[] = {old - 1, old + 1, least, 2 * old, old - most_heads, old + most_heads};
       const int width = others[choice];
       if (width < least || width > MostWidth(place) || width == old) return false;
       widths[place] = width;
@@ -423,7 +480,7 @@ class SkylineSearch {
     for (bool improved = true; improved && effort_ > 0 && !Done();) {
       improved = false;
       for (int64_t place = 0; place < wide_ && effort_ > 0 && !Done(); ++place) {
-        for (int choice = 0; choice < 4; ++choice) {
+        for (int choice = 0; choice < choices; ++choice) {
           improved = change_width(place, choice, 0) || improved;
         }
         const auto at = std::find(order.begin(), order.end(), place);
@@ -439,7 +496,7 @@ class SkylineSearch {
       effort_ -= kRingEffort * wide_;  // some changes change nothing
       const int64_t from = below(wide_);
       if (below(2) == 0) {
-        change_width(order[from], static_cast<int>(below(4)), threshold);
+        change_width(order[from], static_cast<int>(below(choices)), threshold);
       } else {
         const int64_t to = below(wide_);
         if (from == to || (widths[order[from]] == 1 && widths[order[to]] == 1)) continue;
@@ -470,14 +527,37 @@ absl::StatusOr<PlanOutline> SkylinePlanner::Decide(const PlanRequest& request,
                                                    const IntegerCostModel& cost) const {
   // The search sees ranks as positions on the line.
   const std::vector<int> line = SpeedOrder(cost, request.ranks, request.ranks_per_node);
-  const IntegerCostModel line_cost = cost.Reordered(line);
-  PlanOutline outline = SkylineSearch(request, line_cost).Run();
-  if (cost.equal_speeds()) {
-    AlignToNodes(outline, request.ranks_per_node);
-  } else {
-    Renumber(outline, line);
-  }
-  return outline;
+  const auto makespan = [&](const PlanOutline& each) {
+    return TimelineOf(each, request.lengths, cost).makespan;
+  };
+  const auto place_heads = [&](PlanOutline& outline) {
+    PlaceHeads(outline, request.lengths, request.micro_batch_tokens, request.ranks_per_node, cost);
+  };
+  const auto plan = [&](const IntegerCostModel& search_cost) {
+    PlanOutline outline = SkylineSearch(request, search_cost.Reordered(line)).Run();
+    if (!cost.equal_speeds()) {
+      Renumber(outline, line);
+      place_heads(outline);
+      return outline;
+    }
+    PlanOutline aligned = outline;
+    AlignToNodes(aligned, request.ranks_per_node);
+    if (cost.head_widths().size() == 1) return aligned;
+    // Whatever keeps more rings inside nodes may also lay borders through blocks.
+    place_heads(outline);
+    place_heads(aligned);
+    return makespan(outline) < makespan(aligned) ? outline : aligned;
+  };
+  PlanOutline outline = plan(cost);
+  if (cost.head_widths().size() == 1 || cost.widest_heads()) return outline;
+  // Borders of nodes may have left groups with all heads that were made wide to split them: where
+  // it matters a plan for rings alone, with heads split where that helps, is made too.
+  const PlanningTime bound =
+      LowerBoundsOf(request.lengths, request.ranks, request.micro_batch_tokens, cost).greatest();
+  const PlanningTime time = makespan(outline);
+  if (time <= bound + bound / kHeadsGap) return outline;
+  PlanOutline other = plan(cost.WithoutHeads());
+  return makespan(other) < time ? other : outline;
 }
 
 }  // namespace longspan

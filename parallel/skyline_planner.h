@@ -20,8 +20,13 @@ namespace longspan {
 //    not exceeded, with two exceptions: bytescale is not held to four peers, which can tell where
 //    nothing but messages costs time; and batches of more than 2^15 sequences and ranks are not
 //    compared once the gap is 0.5%.
-// 5. Blocks of ranks that no ring joins are put side by side so that few rings cross nodes.
-// Rings are intervals, so a rank meets at most four others, whatever the lengths. Ranks of
+// 5. Where the cost model allows it, groups split heads: each width is taken with the best width of
+//    head parallelism that divides it, as if nodes had no borders. What the nodes then allow is
+//    settled when all ranks are placed (PlaceHeads); a plan made for rings alone is taken where it
+//    is better then.
+// 6. Blocks of ranks that no ring joins are put side by side so that few rings cross nodes.
+// Rings are intervals, so a rank meets at most four others, whatever the lengths (where heads are
+// split, at most four for each width of head parallelism, and those of its node). Ranks of
 // different speeds stand on the line by node and speed. Stops once the gap is 1% in large batches,
 // 0.1% in small ones.
 class SkylinePlanner : public Planner {

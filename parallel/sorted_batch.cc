@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
+#include <vector>
 
 namespace longspan {
 
@@ -21,14 +23,28 @@ SortedBatch::SortedBatch(const PlanRequest& request)
 }
 
 PlanningTime RingWork(const IntegerCostModel& cost, int64_t length, int members) {
+  return RingWork(cost, length, members, cost.HeadWidths(members));
+}
+
+PlanningTime RingWork(const IntegerCostModel& cost, int64_t length, int members,
+                      const std::vector<int>& head_widths) {
   // Shares of wide groups differ by a token or two in thousands: some of them tell enough.
   constexpr int kAll = 8;
   const int step = members <= kAll ? 1 : (members - 1) / (kAll - 1);
-  PlanningTime work = 0;
+  std::vector<MicroBatchLoad> loads;
   for (int member = 0; member < members; member += step) {
-    work = std::max(work, cost.MicroBatch(ShareLoad(length, members, member, cost.window())));
+    loads.push_back(ShareLoad(length, members, member, cost.window()));
   }
-  return work;
+  std::optional<PlanningTime> least;
+  for (const int heads : head_widths) {
+    PlanningTime work = 0;
+    for (MicroBatchLoad& load : loads) {
+      load.head_parallel = heads;
+      work = std::max(work, cost.MicroBatch(load));
+    }
+    least = std::min(least.value_or(work), work);
+  }
+  return *least;
 }
 
 }  // namespace longspan

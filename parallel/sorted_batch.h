@@ -32,8 +32,12 @@ class SortedBatch {
 };
 
 // A sequence of `length` tokens alone on the members of a ring (or whole on one rank): its
-// micro-batch on the most loaded of them, on a rank of speed 1.
+// micro-batch on the most loaded of them, on a rank of speed 1. With the best width of head
+// parallelism, as if all members were on one node.
 PlanningTime RingWork(const IntegerCostModel& cost, int64_t length, int members);
+// The same with the best of `head_widths`, which divide `members`.
+PlanningTime RingWork(const IntegerCostModel& cost, int64_t length, int members,
+                      const std::vector<int>& head_widths);
 
 }  // namespace longspan
 

@@ -21,8 +21,10 @@ CostEstimate Bytescale() {
   // By layer and u = length / 8192, forward: linear 9u/d ms, attention 2.8u^2/d ms,
   // ring 1.9u(d-1)/d ms; backward twice that; 32 layers. 20 us a ring step, layer and pass; 8 ms a
   // micro-batch. Rounded as the public format's example has them.
+  CostModel cost{8.0e-9, 1.055e-4, 2.23e-5, 1.92e-3, 8.0e-3, {}};
+  cost.heads.kv_heads = 16;
   return {
-      {8.0e-9, 1.055e-4, 2.23e-5, 1.92e-3, 8.0e-3, {}},
+      cost,
       "cost model: bytescale-7b, calibrated on the case study of arXiv 2502.21231: a 7B model of "
       "32 layers, tensor parallelism\n"
       "  of the paper's cluster included, backward twice forward, 20 us a ring step, layer and "
@@ -53,6 +55,9 @@ CostModel FromRates(const ModelConfig& model, const KnownDevice& device, int ten
                                 (kLinkShare * device.network_bytes_per_second);
   cost.ring_step_seconds = kRingStepSecondsPerLayer * layers;
   cost.micro_batch_seconds = kMicroBatchSecondsPerLayer * layers;
+  // Of one device of a rank.
+  cost.heads.kv_heads = std::max(1, model.kv_heads / tensor_parallel);
+  cost.heads.queries_per_kv = std::max(1, model.heads / tensor_parallel) / cost.heads.kv_heads;
   return cost;
 }
 

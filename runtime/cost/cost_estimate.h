@@ -20,7 +20,7 @@ struct CostRequest {
 };
 
 struct CostEstimate {
-  CostModel cost;
+  CostModel cost;           // with the numbers of heads of a device; none are split (most = 1)
   std::string assumptions;  // lines of text, each ended
 };
 

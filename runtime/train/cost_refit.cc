@@ -64,9 +64,10 @@ CostUnits UnitsOf(const CostModel& cost) {
   return units;
 }
 
-CostModel CostOf(const CostUnits& units, int64_t attention_window) {
+CostModel CostOf(const CostUnits& units, const CostModel& run) {
   const auto seconds = [&](int i) { return static_cast<double>(units[i]) / kUnitsPerSecond; };
-  return {seconds(0), seconds(1), seconds(2), seconds(3), seconds(4), {}, attention_window};
+  return {seconds(0), seconds(1), seconds(2),           seconds(3),
+          seconds(4), {},         run.attention_window, run.heads};
 }
 
 void CostRefit::Record(const StepPlan& plan, int rank, const std::vector<double>& seconds) {
@@ -76,6 +77,7 @@ void CostRefit::Record(const StepPlan& plan, int rank, const std::vector<double>
   std::vector<Sample> samples;
   for (size_t i = 0; i < seconds.size(); ++i) {
     const MicroBatchLoad load = LoadOf(plan, micro_batches[i], cost_.attention_window);
+    if (load.head_parallel > 1) continue;
     samples.push_back({steps_, RingNumber(micro_batches[i]), load.tokens,
                        static_cast<int64_t>(load.pairs), static_cast<int64_t>(load.ring_pairs),
                        load.ring_tokens, load.members, seconds[i]});
@@ -127,6 +129,7 @@ CostRefitResult CostRefit::FitTo(const std::vector<Sample>& samples) const {
     fit = std::move(again);
   CostModel cost = fit->cost;
   cost.attention_window = cost_.attention_window;
+  cost.heads = cost_.heads;
   if (!any_ring) {
     cost.ring_seconds_per_token = cost_.ring_seconds_per_token;
     cost.ring_step_seconds = cost_.ring_step_seconds;
@@ -135,7 +138,7 @@ CostRefitResult CostRefit::FitTo(const std::vector<Sample>& samples) const {
   result.present_median_error = Median(Errors(cost_, measured));
   if (!(result.median_error < kAdoptBelow * result.present_median_error)) return result;
   const CostUnits units = UnitsOf(cost);
-  if (!IntegerCostModel::Create(CostOf(units, cost_.attention_window), 1).ok()) return result;
+  if (!IntegerCostModel::Create(CostOf(units, cost_), 1).ok()) return result;
   result.adopted = CostVersion{version_ + 1, 0, units};
   return result;
 }
@@ -175,7 +178,7 @@ absl::StatusOr<CostRefitResult> CostRefit::Fit(int64_t from_step, Transport& tra
   result.present_median_error = announcement.present_median_error;
   if (announcement.adopted != 0) {
     result.adopted = announcement.version;
-    cost_ = CostOf(announcement.version.units, cost_.attention_window);
+    cost_ = CostOf(announcement.version.units, cost_);
     version_ = announcement.version.version;
   }
   return result;

@@ -23,8 +23,8 @@ namespace longspan {
 using CostUnits = std::array<int64_t, 5>;
 // Of seconds below one, all of them: UnitsOf(CostOf(units)) is units.
 CostUnits UnitsOf(const CostModel& cost);
-// Without rank speeds.
-CostModel CostOf(const CostUnits& units, int64_t attention_window);
+// Without rank speeds. What a run chooses (the window, which heads may be split) is that of `run`.
+CostModel CostOf(const CostUnits& units, const CostModel& run);
 
 // One cost model of a run, in effect for the plans of steps `from_step`, `from_step` + 1, ... until
 // that of a later version. Steps count from 0 here: step n gives update n + 1.
@@ -55,7 +55,8 @@ class CostRefit {
   CostRefit(CostModel cost, int64_t version) : cost_(std::move(cost)), version_(version) {}
 
   // This rank's times of one step: `seconds[i]` of its micro-batch i, forward and backward, waiting
-  // for the other members of a ring included. Every rank records every step.
+  // for the other members of a ring included. Every rank records every step. Rings that split heads
+  // are left out: what their exchanges take, the coefficients do not tell.
   void Record(const StepPlan& plan, int rank, const std::vector<double>& seconds);
 
   // Whether a fit follows the step recorded last, alike on all ranks: after 8, 16, 32, ... steps,

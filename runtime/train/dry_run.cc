@@ -71,7 +71,8 @@ absl::StatusOr<Estimate> Sample(const RunConfig& config, const Dataset& dataset,
     }
     e.worst_gap = std::max(e.worst_gap, plan->certificate.gap);
     e.mean_gap += plan->certificate.gap;
-    for (int64_t bytes : RingBytesByRank(*plan, AttentionOf(config), model.kv_width()))
+    for (int64_t bytes : RingBytesByRank(*plan, AttentionOf(config),
+                                         {model.heads, model.kv_heads, model.head_dim()}))
       e.ring_bytes += model.layers * bytes;
   }
   e.mean_gap /= static_cast<double>(e.steps);

@@ -61,7 +61,7 @@ void PlanAhead::Run() {
                   [this] { return end_ || (ready_.size() < kDepth && next_step_ < end_step_); });
     if (end_) return;
     while (!costs_.empty() && costs_.front().from_step <= next_step_) {
-      request_.cost = CostOf(costs_.front().units, request_.cost.attention_window);
+      request_.cost = CostOf(costs_.front().units, request_.cost);
       cost_version_ = costs_.front().version;
       costs_.pop_front();
     }

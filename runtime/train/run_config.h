@@ -28,6 +28,12 @@ struct SaveInterval {
   bool off() const { return steps == 0 && seconds == 0 && !automatic; }
 };
 
+// How many ranks may split the heads of attention between them.
+struct HeadLimit {
+  int64_t ranks = 0;  // at most; 1: none do
+  bool automatic() const { return ranks == 0; }
+};
+
 struct RunConfig {
   struct Run {
     std::string name = "quickstart";
@@ -60,6 +66,7 @@ struct RunConfig {
   struct Attention {
     int64_t window = 0;
     std::string wire = "f32";
+    HeadLimit head_parallel;
   } attention;
   struct Batch {
     int64_t tokens = 65536;

@@ -1,5 +1,6 @@
 #include "runtime/train/run_setup.h"
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
@@ -121,6 +122,34 @@ AttentionOptions AttentionOf(const RunConfig& config) {
           .window = config.attention.window};
 }
 
+absl::StatusOr<HeadParallelism> HeadsOf(const RunConfig& config, const ModelConfig& model,
+                                        int ranks, int ranks_per_node) {
+  const HeadLimit limit = config.attention.head_parallel;
+  HeadParallelism heads{.kv_heads = model.kv_heads,
+                        .queries_per_kv = model.heads / model.kv_heads,
+                        .most = static_cast<int>(limit.ranks),
+                        .widest = !limit.automatic()};
+  if (limit.ranks > 1) {
+    const std::string what = absl::StrCat("attention.head_parallel = ", limit.ranks);
+    if (model.window > 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(what, ", but attention.window = ", model.window,
+                       ": heads are split in attention without a window alone; set "
+                       "attention.head_parallel to 1 or \"auto\", or attention.window to 0"));
+    }
+    if (heads.Widths().size() == 1) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(what, ", but model.kv_heads = ", model.kv_heads,
+                       " has no divisor from 2 to ", limit.ranks,
+                       ", and each rank takes as many of them: set attention.head_parallel to 1, "
+                       "\"auto\" or at least such a divisor"));
+    }
+  }
+  const int on_node = ranks_per_node > 0 ? std::min(ranks, ranks_per_node) : ranks;
+  heads.most = limit.automatic() ? on_node : std::min(heads.most, on_node);
+  return heads;
+}
+
 CostModel FixedCostModel(const ModelConfig& model) {
   CostModel cost =
       AnalyticCostModel(model.MatmulParameters(), model.layers, model.width, model.kv_width(),
@@ -136,9 +165,13 @@ absl::StatusOr<PlanRequest> PlanRequestOf(const RunConfig& config, const ModelCo
   request.micro_batch_tokens = config.batch.micro_batch_tokens;
   request.ranks_per_node = static_cast<int>(
       config.planner.ranks_per_node > 0 ? config.planner.ranks_per_node : ranks_on_node);
+  const absl::StatusOr<HeadParallelism> heads =
+      HeadsOf(config, model, ranks, request.ranks_per_node);
+  if (!heads.ok()) return heads.status();
   // A refit begins with the fixed model.
   if (config.planner.cost == "fixed" || config.planner.cost == "refit") {
     request.cost = FixedCostModel(model);
+    request.cost.heads = *heads;
     return request;
   }
   absl::StatusOr<CostModel> cost = ReadCostFile(config.planner.cost);
@@ -150,6 +183,7 @@ absl::StatusOr<PlanRequest> PlanRequestOf(const RunConfig& config, const ModelCo
   }
   request.cost = *std::move(cost);
   request.cost.attention_window = model.window;
+  request.cost.heads = *heads;
   // Speeds were measured for another number of ranks.
   if (request.cost.rank_speeds.size() != static_cast<size_t>(ranks)) {
     request.cost.rank_speeds.clear();

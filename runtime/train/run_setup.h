@@ -40,6 +40,10 @@ absl::StatusOr<ModelConfig> ModelOf(const RunConfig& config, const Dataset& data
 
 OptimizerConfig OptimizerOf(const RunConfig& config);
 AttentionOptions AttentionOf(const RunConfig& config);
+// Which groups may split heads on nodes of `ranks_per_node` ranks, 0: all on one node. A number of
+// ranks that no group can ever be split by is InvalidArgument.
+absl::StatusOr<HeadParallelism> HeadsOf(const RunConfig& config, const ModelConfig& model,
+                                        int ranks, int ranks_per_node);
 // From operation counts, for a nominal core: plans depend on the ratios alone.
 CostModel FixedCostModel(const ModelConfig& model);
 // Of every step of a run on `ranks` ranks, without lengths. Errors of a cost file name it.

@@ -517,7 +517,7 @@ absl::Status Trainer::Run() {
   if (config_.planner.cost == "refit") {
     refit_ = run_.costs.empty()
                  ? std::make_unique<CostRefit>(request->cost, 0)
-                 : std::make_unique<CostRefit>(CostOf(run_.costs.back().units, run_.model.window),
+                 : std::make_unique<CostRefit>(CostOf(run_.costs.back().units, request->cost),
                                                run_.costs.back().version);
   }
   plans_ =

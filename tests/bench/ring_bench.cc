@@ -40,8 +40,10 @@ struct Method {
 };
 
 // Every document shared by all ranks, as a static context-parallel mesh does; micro-batches are
-// filled in the order of the batch. `padded`: to multiples of 2 * ranks.
-StepPlan StaticPlan(std::vector<int64_t> lengths, int ranks, int64_t capacity, bool padded) {
+// filled in the order of the batch. `padded`: to multiples of 2 * ranks. `heads`: so many ranks
+// split them.
+StepPlan StaticPlan(std::vector<int64_t> lengths, int ranks, int64_t capacity, bool padded,
+                    int heads = 1) {
   StepPlan plan;
   plan.ranks = ranks;
   plan.micro_batch_tokens = capacity;
@@ -51,7 +53,7 @@ StepPlan StaticPlan(std::vector<int64_t> lengths, int ranks, int64_t capacity, b
   std::vector<int64_t> left(ranks, 0);
   for (size_t s = 0; s < lengths.size(); ++s) {
     if (padded) lengths[s] = (lengths[s] + 2 * ranks - 1) / (2 * ranks) * (2 * ranks);
-    plan.groups.push_back({static_cast<int64_t>(s), all});
+    plan.groups.push_back({static_cast<int64_t>(s), all, heads});
     std::vector<TokenRanges> shares;
     bool fits = true;
     for (int rank = 0; rank < ranks; ++rank) {
@@ -78,7 +80,7 @@ StepPlan StaticPlan(std::vector<int64_t> lengths, int ranks, int64_t capacity, b
 int64_t BytesOf(const Method& method, const Shape& shape) {
   if (method.executor == Executor::kRing) {
     const std::vector<int64_t> bytes =
-        RingBytesByRank(method.plan, method.options, shape.kv_width());
+        RingBytesByRank(method.plan, method.options, {shape.heads, shape.kv_heads, shape.head_dim});
     return std::accumulate(bytes.begin(), bytes.end(), int64_t{0});
   }
   int64_t bytes = 0;
@@ -254,7 +256,11 @@ absl::StatusOr<std::vector<Method>> MethodsOf(const std::vector<int64_t>& length
       {"ring, skyline, bf16 wire", Executor::kRing, {DType::kBF16}, *plan},
       {"all-gather of KV, skyline", Executor::kGathered, {}, *plan},
       {"ring over all ranks", Executor::kRing, {}, StaticPlan(lengths, ranks, capacity, false)},
-      {"the same, padded to 2d", Executor::kRing, {}, StaticPlan(lengths, ranks, capacity, true)}};
+      {"the same, padded to 2d", Executor::kRing, {}, StaticPlan(lengths, ranks, capacity, true)},
+      {"ring over all, heads by 2",
+       Executor::kRing,
+       {},
+       StaticPlan(lengths, ranks, capacity, false, 2)}};
 }
 
 int Run(int64_t tokens, int64_t longest, int64_t capacity, int rounds) {

@@ -99,6 +99,27 @@ TEST(ConfigTest, WrongValuesSayWhatIsNeeded) {
   EXPECT_EQ(LoadConfig("/no/such.toml", {}).status().code(), absl::StatusCode::kNotFound);
 }
 
+TEST(ConfigTest, HeadsAreSplitByItselfOrByANumber) {
+  const auto limit = [](const std::vector<std::string>& sets) {
+    const absl::StatusOr<LoadedConfig> config = ParseConfig("", "", sets);
+    EXPECT_TRUE(config.ok()) << config.status().ToString();
+    const absl::StatusOr<LoadedConfig> again = ParseConfig(config->ToToml(), "again", {});
+    EXPECT_TRUE(again.ok()) << again.status().ToString();
+    EXPECT_EQ(again->values.attention.head_parallel.ranks,
+              config->values.attention.head_parallel.ranks);
+    return config->values.attention.head_parallel;
+  };
+  EXPECT_TRUE(limit({}).automatic());
+  EXPECT_TRUE(limit({"attention.head_parallel=auto"}).automatic());
+  EXPECT_EQ(limit({"attention.head_parallel=4"}).ranks, 4);
+  EXPECT_EQ(limit({"attention.head_parallel=1"}).ranks, 1);
+  for (const char* bad : {"0", "-2", "\"all\"", "1.5", "true", "99999999999"}) {
+    const std::string error = ErrorOf(std::string("[attention]\nhead_parallel = ") + bad + "\n");
+    EXPECT_NE(error.find("my.toml:2: attention.head_parallel = "), std::string::npos) << error;
+    EXPECT_NE(error.find("needs \"auto\", or the most ranks"), std::string::npos) << error;
+  }
+}
+
 TEST(ConfigTest, ScheduleKeys) {
   const absl::StatusOr<LoadedConfig> config =
       ParseConfig("", "",

@@ -14,6 +14,11 @@ printf '3000\n# a comment\n500\n\n20\n' >lengths.txt
 accepts "${plan[@]}" --lengths lengths.txt --ranks-per-node 2 --svg plan.svg
 grep -q 'what binds' out.txt && grep -q '^    3 |' out.txt && grep -q 'bytescale-7b' err.txt && grep -q '</svg>' plan.svg ||
   { echo "FAILED: summary, timeline, assumptions or drawing missing"; cat out.txt err.txt; failures=$((failures + 1)); }
+accepts "$longspan" plan --lengths - --ranks 8 --micro-batch-tokens 400 --ranks-per-node 4 --head-parallel auto <lengths.txt
+grep -q 'heads by' out.txt || { echo "FAILED: no heads are split"; cat out.txt; failures=$((failures + 1)); }
+accepts "${plan[@]}" --lengths lengths.txt --head-parallel 2 --json
+grep -q '"head_parallel":2' out.txt || { echo "FAILED: heads are not split by 2"; cat out.txt; failures=$((failures + 1)); }
+refuses '--head-parallel none: needs auto, or the most ranks' "${plan[@]}" --lengths lengths.txt --head-parallel none
 accepts "${plan[@]}" --lengths lengths.txt --json
 [[ $(wc -l <out.txt) -eq 1 ]] && grep -q '^{"format":"longspan-plan","version":1,"ranks":4,' out.txt ||
   { echo "FAILED: --json prints something else"; head -c 300 out.txt; failures=$((failures + 1)); }
@@ -25,6 +30,7 @@ echo '{"linear_seconds_per_token": 1e-6}' >broken.json
 echo '{"attention_seconds_per_pair": 1e-9, "linear_seconds_per_token": 1e-6, "ring_seconds_per_token": 0,
   "ring_step_seconds": 0, "micro_batch_seconds": 0, "rank_speeds": [1, 1, 1, 0.5]}' >cost.json
 accepts "${plan[@]}" --lengths lengths.txt --cost cost.json
+refuses 'how many heads there are, which a cost file does not say' "${plan[@]}" --lengths lengths.txt --cost cost.json --head-parallel auto
 : >empty.txt
 for text in 0 -5 7x 1.5 99999999999999999999; do
   printf '12\n%s\n' "$text" >bad.txt

@@ -31,6 +31,7 @@ struct AttentionShape {
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(head_dim)); }
   int64_t q_width() const { return int64_t{heads} * head_dim; }
   int64_t kv_width() const { return int64_t{kv_heads} * head_dim; }
+  HeadCounts counts() const { return {heads, kv_heads, head_dim}; }
 };
 
 // One whole sequence: inputs, and results of any of the ways to compute them.

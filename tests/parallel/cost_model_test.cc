@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <vector>
 
 #include "parallel/integer_cost.h"
 namespace longspan {
@@ -49,6 +50,51 @@ TEST(CostModelTest, ShortSequencesWaitForTheRing) {
   EXPECT_NEAR(kExample.SequenceSeconds(16384, 8), expected, 1e-12);
   // So more ranks may take longer.
   EXPECT_LT(kExample.SequenceSeconds(16384, 64), kExample.SequenceSeconds(16384, 512));
+}
+
+TEST(CostModelTest, WidthsOfHeadParallelismDivideTheHeads) {
+  EXPECT_EQ((HeadParallelism{12, 1, 8}).Widths(), (std::vector<int>{1, 2, 3, 4, 6}));
+  EXPECT_EQ((HeadParallelism{1, 8, 8}).Widths(), (std::vector<int>{1}));
+  EXPECT_EQ((HeadParallelism{8, 4, 1}).Widths(), (std::vector<int>{1}));
+}
+
+TEST(CostModelTest, SplitHeadsShortenTheRingAndPayForTheirExchange) {
+  CostModel cost = kExample;
+  cost.heads = {.kv_heads = 4, .queries_per_kv = 8, .most = 4, .widest = true};
+  // 16 members, heads by 4: rings of 4.
+  const double s = 16384, p = s * (s + 1) / 2 * 8.0e-9 / 16, ring = 2.23e-5 * s / 16;
+  const double by_4 =
+      1.055e-4 * s / 16 + ring * (1 + 40.0 / 6) * 3 / 4 + (ring * 3 + p / 4) + 1.92e-3 * (3 + 2);
+  EXPECT_NEAR(cost.SequenceSeconds(16384, 16), by_4, 1e-12);
+  // 6 members can split them by 2 at most.
+  const double few_pairs = s * (s + 1) / 2 * 8.0e-9 / 6, few = 2.23e-5 * s / 6;
+  EXPECT_NEAR(cost.SequenceSeconds(16384, 6),
+              1.055e-4 * s / 6 + few * (1 + 40.0 / 6) / 2 +
+                  std::max(few_pairs, few * 2 + few_pairs / 3) + 1.92e-3 * (2 + 2),
+              1e-12);
+  // Where it has the choice: the least of all.
+  const double alone = kExample.SequenceSeconds(16384, 16);
+  cost.heads.most = 2;
+  const double by_2 = cost.SequenceSeconds(16384, 16);
+  cost.heads = {.kv_heads = 4, .queries_per_kv = 8, .most = 4};
+  EXPECT_EQ(cost.SequenceSeconds(16384, 16), std::min({alone, by_2, by_4}));
+  EXPECT_LT(by_4, alone);
+  // The planners' whole numbers say the same, but for their rounding.
+  const IntegerCostModel integer = *IntegerCostModel::Create(cost, 64);
+  for (const int members : {1, 2, 3, 4, 6, 8, 16, 40, 64}) {
+    for (const int64_t length : {1, 1000, 16384, 2097152}) {
+      const double seconds = cost.SequenceSeconds(length, members);
+      EXPECT_NEAR(IntegerCostModel::Seconds(integer.Sequence(length, members)) / seconds, 1, 1e-6);
+    }
+  }
+  // Windows leave heads whole.
+  cost.attention_window = 100;
+  CostModel ring_alone = kExample;
+  ring_alone.attention_window = 100;
+  EXPECT_EQ(cost.SequenceSeconds(16384, 16), ring_alone.SequenceSeconds(16384, 16));
+  EXPECT_EQ(IntegerCostModel::Create(cost, 1)->head_widths(), (std::vector<int>{1}));
+  cost.heads.kv_heads = 0;
+  EXPECT_FALSE(IntegerCostModel::Create(cost, 1).ok());
 }
 
 TEST(CostModelTest, AnalyticCountsOperationsAndBytes) {

@@ -52,6 +52,16 @@ TEST(PlanDrawingTest, SvgHasOneBoxForARingOfNeighbours) {
   EXPECT_EQ(svg.find(colour, second + 1), std::string::npos);
 }
 
+TEST(PlanDrawingTest, TheLegendSaysWhereHeadsAreSplit) {
+  PlanTimeline timeline = TwoRanks();
+  for (auto& list : timeline.micro_batches) {
+    for (TimedMicroBatch& timed : list) {
+      if (timed.ring >= 0) timed.load.head_parallel = 2;
+    }
+  }
+  EXPECT_THAT(SvgTimeline(timeline, 9, ""), HasSubstr(">ring of 2, heads by 2<"));
+}
+
 TEST(PlanDrawingTest, ThousandsOfRanksStayReadable) {
   PlanRequest request{*DrawLengths({"github", 8 << 20}), 4096, 8192};
   request.cost = {8.0e-9, 1.055e-4, 2.23e-5, 1.92e-3, 8.0e-3, {}};

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <iostream>
 #include <memory>
 #include <string>
 #include <vector>
@@ -23,6 +24,8 @@ namespace longspan {
 namespace {
 
 constexpr AttentionShape kShape{.heads = 2, .kv_heads = 1, .head_dim = 4};
+// Heads that may be split by 2 and by 4.
+constexpr AttentionShape kManyHeads{.heads = 8, .kv_heads = 4, .head_dim = 4};
 
 uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
   const char* const value = std::getenv(name);
@@ -41,7 +44,7 @@ RankThreadOptions OptionsOf(Network network, uint64_t seed) {
   return options;
 }
 
-StepPlan RandomPlan(Random& random) {
+StepPlan RandomPlan(Random& random, const AttentionShape& shape) {
   const std::vector<std::string> policies = {"skyline", "bytescale", "naive", "static"};
   PlanRequest request;
   request.ranks = static_cast<int>(random.Between(2, 8));
@@ -52,9 +55,23 @@ StepPlan RandomPlan(Random& random) {
                   .ring_seconds_per_token = 1e-9 * static_cast<double>(random.Between(0, 100)),
                   .ring_step_seconds = 1e-7 * static_cast<double>(random.Between(0, 20)),
                   .micro_batch_seconds = 1e-7 * static_cast<double>(random.Between(0, 20))};
+  request.cost.heads = {.kv_heads = shape.kv_heads,
+                        .queries_per_kv = shape.heads / shape.kv_heads,
+                        .most = static_cast<int>(random.Between(2, 4)),
+                        .widest = random.Between(0, 3) > 0};
+  // Half of the time nodes of any size, also of one that leaves no neighbours or cuts intervals
+  // anywhere.
+  if (random.Between(0, 1) == 0) {
+    request.ranks_per_node = static_cast<int>(random.Between(1, request.ranks));
+  }
   const int64_t sequences = random.Between(1, 12);
   for (int64_t i = 0; i < sequences; ++i) {
     request.lengths.push_back(random.LongTailed(request.ranks * request.micro_batch_tokens));
+  }
+  if (shape.kv_heads > 1) {
+    // Fills all ranks, so that its heads may be split wherever their number lets them.
+    const int64_t most = request.ranks * request.micro_batch_tokens;
+    request.lengths[0] = random.Between(most - request.micro_batch_tokens + 1, most);
   }
   const std::string policy = policies[random.Between(0, 3)];
   const absl::StatusOr<StepPlan> plan = (*CreatePlanner(policy))->Plan(request);
@@ -75,13 +92,19 @@ std::vector<Member> MembersOf(const StepPlan& plan, int rank, const AttentionOpt
   return members;
 }
 
-// Returns whether the plan had a ring.
-bool Execute(Network network, uint64_t seed) {
+// What a plan had.
+struct Executed {
+  bool rings = false, split_heads = false;
+};
+
+Executed Execute(Network network, uint64_t seed) {
   Random random(seed);
-  const StepPlan plan = RandomPlan(random);
-  if (plan.micro_batches.empty()) return false;
+  AttentionShape shape = random.Between(0, 2) == 0 ? kShape : kManyHeads;
+  const StepPlan plan = RandomPlan(random, shape);
+  if (plan.micro_batches.empty()) return {};
+  EXPECT_TRUE(Validate(plan).ok()) << Validate(plan);
   AttentionOptions options;
-  AttentionShape shape = kShape;
+  // The plan need not know of it: with a window heads stay whole wherever it matters.
   if (random.Between(0, 2) == 0) options.window = shape.window = random.LongTailed(100);
   if (random.Between(0, 3) == 0) options.wire = DType::kBF16;
   std::vector<Sequence> sequences;
@@ -114,25 +137,33 @@ bool Execute(Network network, uint64_t seed) {
       },
       OptionsOf(network, seed));
   EXPECT_TRUE(status.ok()) << status;
-  if (!status.ok()) return false;
-  EXPECT_EQ(sent, RingBytesByRank(plan, options, shape.kv_width()));
+  if (!status.ok()) return {};
+  EXPECT_EQ(sent, RingBytesByRank(plan, options, shape.counts()));
   for (size_t i = 0; i < sequences.size(); ++i) {
     const Result expected = BruteForce(sequences[i], shape);
     ExpectNear(results[i], expected, expected, shape, options.wire, absl::StrCat("sequence ", i));
   }
-  return !plan.groups.empty();
+  Executed executed{.rings = !plan.groups.empty()};
+  for (const SequenceGroup& group : plan.groups) {
+    executed.split_heads = executed.split_heads || (group.head_parallel > 1 && options.window == 0);
+  }
+  return executed;
 }
 
 void ExecuteMany(Network network) {
   const uint64_t plans = FromEnvironment("LONGSPAN_PLANS", 150);
   const uint64_t only = FromEnvironment("LONGSPAN_PLAN_SEED", 0);
-  uint64_t with_rings = 0;
+  uint64_t with_rings = 0, with_split_heads = 0;
   for (uint64_t seed = only > 0 ? only : 1; seed <= (only > 0 ? only : plans); ++seed) {
-    with_rings += Execute(network, seed) ? 1 : 0;
+    const Executed executed = Execute(network, seed);
+    with_rings += executed.rings ? 1 : 0;
+    with_split_heads += executed.split_heads ? 1 : 0;
     ASSERT_FALSE(::testing::Test::HasFailure()) << "replay with LONGSPAN_PLAN_SEED=" << seed;
   }
   if (only == 0) {
     EXPECT_GE(with_rings, plans / 3) << "these batches try too little";
+    EXPECT_GE(with_split_heads, plans / 8) << "these batches split too few heads";
+    std::cout << with_rings << " plans with rings, " << with_split_heads << " with split heads\n";
   }
 }
 

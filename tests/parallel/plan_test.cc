@@ -105,6 +105,7 @@ TEST(PlanJsonTest, WritesTheGoldenFileUpToSpace) {
 
 TEST(PlanJsonTest, RoundTrip) {
   StepPlan plan = TwoRingPlan();
+  plan.groups[2].head_parallel = 3;
   plan.certificate = {0.1, 1.0 / 3, 1e-300, 1, 2, 3, 4};
   const absl::StatusOr<StepPlan> read = StepPlanFromJson(ToJson(plan));
   ASSERT_TRUE(read.ok()) << read.status();
@@ -143,6 +144,8 @@ TEST(PlanJsonTest, RefusesWhatItCannotReadAndSaysWhere) {
       {"17000, 300", "17000, \"300\"", "lengths[1] must be an integer"},
       {"17000, 300", "17000, 18446744073709551615", "lengths[1] must be an integer"},
       {"[0, 2, 1]", "7", "groups[0].ranks must be an array"},
+      {"[0, 2, 1]", "[0, 2, 1], \"head_parallel\": 0",
+       "groups[0].head_parallel must be an integer from 1"},
       {"[0, 2, 1]", "[0, -2, 1]", "groups[0].ranks[1] must be an integer from 0"},
       {"[0, 512]", "[0, 512, 3]", "micro_batches[0][0].slices[1].ranges[0] must be a pair"},
       {"[0, 512]", "[512, 0]", "micro_batches[0][0].slices[1].ranges[0] must be an integer"},
@@ -169,6 +172,8 @@ TEST(PlanHashTest, EveryPartButTheCertificateCounts) {
       [](StepPlan& plan) { plan.groups.pop_back(); },
       [](StepPlan& plan) { plan.groups[0].sequence = 3; },
       [](StepPlan& plan) { std::swap(plan.groups[2].ranks[0], plan.groups[2].ranks[1]); },
+      [](StepPlan& plan) { plan.groups[2].head_parallel = 3; },
+      [](StepPlan& plan) { plan.groups[1].head_parallel = 2; },
       [](StepPlan& plan) { std::swap(plan.micro_batches[0], plan.micro_batches[2]); },
       [](StepPlan& plan) { std::swap(plan.micro_batches[0][0], plan.micro_batches[0][1]); },
       [](StepPlan& plan) { plan.micro_batches[0][0].slices[0].sequence = 3; },
@@ -197,6 +202,10 @@ TEST(ValidateTest, AcceptsTheFormatsOwnCases) {
   empty.micro_batch_tokens = 2;
   empty.micro_batches.resize(1);
   EXPECT_TRUE(Validate(empty).ok()) << Validate(empty);
+  StepPlan split = TwoRingPlan();
+  split.groups[0].head_parallel = split.groups[1].head_parallel = 2;
+  split.groups[2].head_parallel = 3;
+  EXPECT_TRUE(Validate(split).ok()) << Validate(split);
   // A document shorter than its ring: one member holds no token, but takes part.
   StepPlan tiny = empty;
   tiny.ranks = 2;
@@ -233,6 +242,13 @@ TEST(ValidateTest, EachRuleIsProved) {
        "group 2 of sequence 2 has rank 4 of a job of 4"},
       {"members differ", [](P& p) { p.groups[2].ranks[1] = 0; },
        "group 2 of sequence 2 has rank 0 twice"},
+      {"heads are split among equal blocks", [](P& p) { p.groups[2].head_parallel = 2; },
+       "group 2 of sequence 2 has 3 ranks and head_parallel = 2; it must be positive and divide"},
+      {"heads are split by a positive number", [](P& p) { p.groups[2].head_parallel = 0; },
+       "group 2 of sequence 2 has 3 ranks and head_parallel = 0"},
+      {"one way to split heads in a ring", [](P& p) { p.groups[1].head_parallel = 2; },
+       "rank 1, micro-batch 0 holds slices of sequences 1 and 0 of groups 0 and 1 with different "
+       "rank lists or head_parallel"},
       {"no empty micro-batch", [](P& p) { p.micro_batches[2].emplace_back(); },
        "rank 2, micro-batch 1 is empty"},
       {"capacity", [](P& p) { p.micro_batch_tokens = 6; },

@@ -72,12 +72,13 @@ struct Ring {
   int64_t gap = 0;
   std::vector<int64_t> whole = {};  // of each member, its own
   AttentionOptions options = {};
+  int head_parallel = 1;
 
   Member member(int index) const {
     std::vector<size_t> sequences(lengths.size() + whole.size());
     std::iota(sequences.begin(), sequences.end(), 0);
     for (size_t i = lengths.size(); i < sequences.size(); ++i) sequences[i] += index * whole.size();
-    return {RingLayout{ranks, index, lengths}, whole, sequences, options};
+    return {RingLayout{ranks, index, lengths, head_parallel}, whole, sequences, options};
   }
 };
 
@@ -123,9 +124,9 @@ void CheckRings(int ranks, const std::vector<Ring>& rings, RankThreadOptions opt
     for (size_t index = 0; index < rings[i].ranks.size(); ++index) {
       const Member member = rings[i].member(static_cast<int>(index));
       rows += member.rows();
-      const int64_t width = rings[i].shape.kv_width();
-      EXPECT_EQ(bytes[i][index].forward, RingForwardBytes(*member.layout, member.options, width));
-      EXPECT_EQ(bytes[i][index].backward, RingBackwardBytes(*member.layout, member.options, width));
+      const HeadCounts heads = rings[i].shape.counts();
+      EXPECT_EQ(bytes[i][index].forward, RingForwardBytes(*member.layout, member.options, heads));
+      EXPECT_EQ(bytes[i][index].backward, RingBackwardBytes(*member.layout, member.options, heads));
     }
     int64_t tokens = 0;
     for (size_t s = 0; s < sequences[i].size(); ++s) {
@@ -255,9 +256,9 @@ TEST(RingAttentionWindow, MembersOutsideDoNotCommunicate) {
   int64_t rows = 0;
   for (int member = 0; member < 4; ++member) {
     const RingLayout layout{{0, 1, 2, 3}, member, {80}};
-    rows += RingForwardBytes(layout, {.window = 4}, /*kv_width=*/1) / (2 * 4);
+    rows += RingForwardBytes(layout, {.window = 4}, {}) / (2 * 4);
     EXPECT_EQ(
-        RingBackwardBytes(layout, {.window = 4}, 1) - RingForwardBytes(layout, {.window = 4}, 1),
+        RingBackwardBytes(layout, {.window = 4}, {}) - RingForwardBytes(layout, {.window = 4}, {}),
         2 * 4 * 3 *
             (member == 0   ? 1
              : member == 3 ? 1
@@ -281,12 +282,131 @@ TEST(RingAttentionBytes, AreTheLeastThereIs) {
     int64_t forward = 0, backward = 0;
     for (int member = 0; member < 4; ++member) {
       const RingLayout layout{{0, 1, 2, 3}, member, {80}};
-      forward += RingForwardBytes(layout, {.wire = wire}, 16);
-      backward += RingBackwardBytes(layout, {.wire = wire}, 16);
+      forward += RingForwardBytes(layout, {.wire = wire}, {.head_dim = 16});
+      backward += RingBackwardBytes(layout, {.wire = wire}, {.head_dim = 16});
     }
     const int64_t keys_and_values = 18 * part * SizeOf(wire) / 4;
     EXPECT_EQ(forward, keys_and_values);
     EXPECT_EQ(backward, keys_and_values + 3 * 7 * part);
+  }
+}
+
+// Heads split inside blocks of h neighbours, and a ring between the blocks: d = h * m members.
+struct HeadSplit {
+  int members, head_parallel;
+};
+
+class RingAttentionHeads : public ::testing::TestWithParam<HeadSplit> {
+ protected:
+  const int d = GetParam().members, h = GetParam().head_parallel;
+  // Rings of d members that split heads by h.
+  Ring Split(std::vector<int64_t> lengths, Shape shape, int64_t gap = 0,
+             std::vector<int64_t> whole = {}, AttentionOptions options = {}) const {
+    return {Ascending(d), std::move(lengths), shape, gap, std::move(whole), options, h};
+  }
+  const Shape one_each{.heads = h, .kv_heads = h};
+};
+
+TEST_P(RingAttentionHeads, AnyLength) {
+  std::vector<Ring> rings;
+  for (int64_t length : {1, 2, 2 * d - 1, 2 * d, 2 * d + 1, 97, 128 + 64, 211}) {
+    rings.push_back(Split({length}, one_each));
+  }
+  CheckRings(d, rings);
+}
+
+TEST_P(RingAttentionHeads, SeveralSequencesInOneRing) {
+  CheckRings(d, {Split({50, 2 * d + 1, 1, 2 * d - 1, 101, 3, 64}, one_each),
+                 Split({1, 1, 2}, one_each), Split({2 * d - 1, 120}, one_each, /*gap=*/16)});
+}
+
+TEST_P(RingAttentionHeads, GroupedQueries) {
+  CheckRings(d, {Split({83, 40}, {.heads = 8 * h, .kv_heads = h, .head_dim = 16}),
+                 Split({90}, {.heads = 4 * h, .kv_heads = 2 * h, .head_dim = 8}, /*gap=*/4),
+                 Split({60, 7}, {.heads = 3 * h, .kv_heads = 3 * h, .head_dim = 4})});
+}
+
+TEST_P(RingAttentionHeads, ScoresFarFromZero) {
+  Shape low = one_each, high = one_each;
+  low.shift = -140;
+  high.shift = 140;
+  CheckRings(d, {Split({75, 9}, low), Split({75}, high)});
+}
+
+TEST_P(RingAttentionHeads, RandomDelaysAndBufferedSends) {
+  for (uint64_t seed = 0; seed < 4; ++seed) {
+    RankThreadOptions options;
+    options.network.max_delay = absl::Milliseconds(3);
+    options.network.seed = seed;
+    options.network.eager_bytes = seed % 2 == 0 ? 0 : 4096;
+    options.threads_per_rank = 1 + static_cast<int>(seed / 2);
+    CheckRings(d, {Split({77, 5, 2 * d + 1}, one_each, /*gap=*/8), Split({150}, one_each)},
+               options);
+  }
+}
+
+TEST_P(RingAttentionHeads, OrderNeedNotAscend) {
+  Ring ring = Split({61, 30}, one_each);
+  std::mt19937_64 random(d);
+  for (int i = 0; i < 3; ++i) {
+    std::shuffle(ring.ranks.begin(), ring.ranks.end(), random);
+    CheckRings(d, {ring});
+  }
+}
+
+TEST_P(RingAttentionHeads, WholeSequencesAreComputedToo) {
+  CheckRings(
+      d, {Split({90, 7}, one_each, /*gap=*/8, /*whole=*/{5, 1, 40}), Split({1}, one_each, 0, {400}),
+          Split({150}, {.heads = 2 * h, .kv_heads = h}, 0, {200, 3, 260})});
+}
+
+TEST_P(RingAttentionHeads, Bf16IsRoundedAndNoMore) {
+  CheckRings(d, {Split({190, 33}, {.heads = 2 * h, .kv_heads = h}, 0, {70}, {DType::kBF16}),
+                 Split({2 * d - 1}, one_each, /*gap=*/4, {}, {DType::kBF16})});
+}
+
+TEST_P(RingAttentionHeads, AreLeftWholeByAWindow) {
+  Shape shape = one_each;
+  shape.window = 40;
+  CheckRings(d, {Split({97, 30}, shape, 0, {60}, {.window = 40})});
+  // No sequence of the ring is longer than this one: heads are split as without it.
+  shape.window = 97;
+  CheckRings(d, {Split({97, 30}, shape, 0, {60}, {.window = 97})});
+  const RingLayout split{Ascending(d), 0, {97, 30}, h}, not_split{Ascending(d), 0, {97, 30}};
+  EXPECT_EQ(RingForwardBytes(split, {.window = 40}, shape.counts()),
+            RingForwardBytes(not_split, {.window = 40}, shape.counts()));
+  EXPECT_NE(RingForwardBytes(split, {.window = 97}, shape.counts()),
+            RingForwardBytes(not_split, {.window = 97}, shape.counts()));
+}
+
+INSTANTIATE_TEST_SUITE_P(Splits, RingAttentionHeads,
+                         ::testing::Values(HeadSplit{2, 2}, HeadSplit{4, 2}, HeadSplit{4, 4},
+                                           HeadSplit{6, 2}, HeadSplit{8, 2}, HeadSplit{8, 4}),
+                         [](const auto& test) {
+                           return absl::StrCat(test.param.members, "By", test.param.head_parallel);
+                         });
+
+TEST(RingAttentionBytes, SplitHeadsSendFewer) {
+  // d = 8, h = 4: blocks of a quarter of the heads, two members. 160 tokens: parts of 10. With a
+  // ring of m members 1.5 m (m - 1) united parts of a quarter of keys and values travel in each of
+  // 4 rings, and (m - 1) hops of two, one for member 0, of the gradients.
+  const HeadCounts heads{.heads = 8, .kv_heads = 4, .head_dim = 16};
+  const int64_t q = 8 * 16, kv = 4 * 16, part = 10 * 4 * 2 * kv / 4;
+  for (DType wire : {DType::kF32, DType::kBF16}) {
+    int64_t forward = 0, backward = 0;
+    for (int member = 0; member < 8; ++member) {
+      const RingLayout layout{{0, 1, 2, 3, 4, 5, 6, 7}, member, {160}, 4};
+      forward += RingForwardBytes(layout, {.wire = wire}, heads);
+      backward += RingBackwardBytes(layout, {.wire = wire}, heads);
+    }
+    // Every row goes to three members and comes back from them, a quarter of it each time: once q,
+    // k, v and O with L, and in the backward pass q, k, v, dO, L and delta for dQ, dK and dV.
+    const int64_t rows = 160 * 3;
+    const int64_t exchanged_forward = rows * ((q + 2 * kv) + (q + 8)) / 4;
+    const int64_t exchanged_backward = rows * ((2 * q + 2 * kv + 2 * 8) + (q + 2 * kv)) / 4;
+    const int64_t keys_and_values = 4 * 3 * part * SizeOf(wire);
+    EXPECT_EQ(forward, keys_and_values + 4 * exchanged_forward);
+    EXPECT_EQ(backward, keys_and_values + 4 * 3 * part * 4 + 4 * exchanged_backward);
   }
 }
 

@@ -59,7 +59,9 @@ double MakespanSeconds(const PlanOutline& outline, const std::vector<int64_t>& l
 TEST(SimulatorTest, AgreesWithTheTimelineWithoutJitter) {
   CostModel slow_links = kSevenBillion;
   slow_links.ring_seconds_per_token = 4e-4;
-  for (const CostModel& cost : {kSevenBillion, slow_links}) {
+  CostModel split = slow_links;
+  split.heads = {.kv_heads = 8, .queries_per_kv = 1, .most = 8};
+  for (const CostModel& cost : {kSevenBillion, slow_links, split}) {
     for (const std::string mix : {"github", "byted", "code", "equal"}) {
       const std::vector<int64_t> lengths = Lengths(mix, 4 << 20);
       for (const std::string policy : {"skyline", "bytescale", "naive", "static"}) {

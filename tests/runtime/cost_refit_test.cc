@@ -83,7 +83,7 @@ TEST(CostRefit, FindsTheModelThatTheTimesFollow) {
   }
   // It foretells makespans, whichever coefficients that takes.
   std::mt19937 random(99);
-  const CostModel found = CostOf(results[0].adopted->units, 0);
+  const CostModel found = CostOf(results[0].adopted->units, {});
   for (int i = 0; i < 5; ++i) {
     const StepPlan plan = PlanOf(random, 6000);
     EXPECT_NEAR(Certify(plan, found)->makespan_seconds / Certify(plan, kTrue)->makespan_seconds, 1,
@@ -132,7 +132,7 @@ TEST(CostRefit, UnitsSurviveTheWayThroughSeconds) {
   for (int i = 0; i < 1000; ++i) {
     CostUnits units{};
     for (int64_t& unit : units) unit = static_cast<int64_t>(random() >> (14 + random() % 40));
-    EXPECT_EQ(UnitsOf(CostOf(units, 0)), units);
+    EXPECT_EQ(UnitsOf(CostOf(units, {})), units);
   }
 }
 

@@ -65,7 +65,7 @@ TEST_F(PlanAheadTest, CostChangesFromTheAnnouncedStepOn) {
   CostModel other = request_.cost;
   other.attention_seconds_per_pair = 1e-6;
   other.ring_step_seconds = 1e-2;
-  other = CostOf(UnitsOf(other), 0);  // as ranks tell each other
+  other = CostOf(UnitsOf(other), {});  // as ranks tell each other
   constexpr int64_t kFrom = 3 + PlanAhead::kDepth;
   PlanAhead plans(*dataset_, *planner_, request_, 500, dataset_->Begin(), 0, 20);
   for (int64_t step = 0; step < 20; ++step) {
@@ -96,7 +96,7 @@ TEST_F(PlanAheadTest, GoesOnWithTheCostsOfARunBefore) {
     EXPECT_EQ(planned->cost_version, step < 8 ? 2 : 3);
     const CostVersion& cost = costs[step < 8 ? 1 : 2];
     EXPECT_EQ(planned->plan.certificate.makespan_seconds,
-              PlanOf(step, CostOf(cost.units, 0)).certificate.makespan_seconds);
+              PlanOf(step, CostOf(cost.units, {})).certificate.makespan_seconds);
   }
 }
 

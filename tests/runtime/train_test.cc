@@ -117,6 +117,51 @@ TEST_F(TrainTest, AWindowAndABf16WireAgreeOnAnyRanks) {
   EXPECT_NE(Losses("bf16").at(10), all.at(10));
 }
 
+TEST_F(TrainTest, SplitHeadsAgreeWithARingAlone) {
+  config_.run.steps = 10;
+  config_.schedule.warmup = 0;
+  config_.attention.head_parallel = {1};
+  ASSERT_TRUE(TrainOn(1, "one").ok());
+  const std::map<int64_t, double> one = Losses("one");
+  config_.batch.micro_batch_tokens = 100;  // groups of two, three and four
+  ASSERT_TRUE(TrainOn(4, "ring").ok());
+  config_.attention.head_parallel = {2};
+  ASSERT_TRUE(TrainOn(4, "heads").ok());
+  // Nodes of two ranks, as many as split heads.
+  config_.planner.ranks_per_node = 2;
+  ASSERT_TRUE(TrainOn(4, "nodes").ok());
+  EXPECT_NE(Losses("heads"), Losses("ring")) << "heads were split somewhere";
+  for (const char* name : {"ring", "heads", "nodes"}) {
+    const std::map<int64_t, double> losses = Losses(name);
+    ASSERT_EQ(losses.size(), 10u) << name;
+    for (const auto& [step, loss] : one)
+      EXPECT_NEAR(losses.at(step), loss, 1e-4 * loss) << name << ", step " << step;
+  }
+}
+
+TEST_F(TrainTest, RefusesToSplitHeadsThatCannotBe) {
+  config_.run.steps = 1;
+  config_.attention.head_parallel = {2};
+  config_.attention.window = 24;
+  absl::Status status = TrainOn(2, "window");
+  EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+  EXPECT_NE(status.message().find("attention.head_parallel = 2, but attention.window = 24"),
+            std::string::npos)
+      << status;
+  config_.attention.window = 0;
+  config_.model.kv_heads = 1;
+  status = TrainOn(2, "single");
+  EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+  EXPECT_NE(status.message().find(
+                "attention.head_parallel = 2, but model.kv_heads = 1 has no divisor from 2 to 2"),
+            std::string::npos)
+      << status;
+  EXPECT_NE(status.message().find("set attention.head_parallel to 1, \"auto\""), std::string::npos)
+      << status;
+  config_.attention.head_parallel = {};
+  EXPECT_TRUE(TrainOn(2, "auto").ok());
+}
+
 TEST_F(TrainTest, ResumeIsBitIdentical) {
   config_.batch.micro_batch_tokens = 160;
   config_.run.steps = 14;
