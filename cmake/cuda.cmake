@@ -1,9 +1,14 @@
-# Sets LONGSPAN_HAVE_CUDA. The runtime library is linked statically, so that a program built with CUDA still starts on a
-# machine without a driver.
+# Sets LONGSPAN_HAVE_CUDA. The runtime library is linked statically, cuDNN and cuBLASLt are loaded when they are first
+# needed, so that a program built with CUDA still starts on a machine without a driver or those libraries.
 set(LONGSPAN_HAVE_CUDA OFF)
 if(NOT LONGSPAN_CUDA STREQUAL "OFF")
   find_program(LONGSPAN_NVCC nvcc PATHS /usr/local/cuda/bin)
   if(LONGSPAN_NVCC)
+    # Beside the toolkit, or where the distribution puts it. Headers alone are needed.
+    get_filename_component(longspan_nvcc_folder "${LONGSPAN_NVCC}" DIRECTORY)
+    find_path(LONGSPAN_CUDNN_INCLUDE cudnn.h HINTS "${longspan_nvcc_folder}/../include" /usr/local/cuda/include)
+  endif()
+  if(LONGSPAN_NVCC AND LONGSPAN_CUDNN_INCLUDE)
     set(CMAKE_CUDA_COMPILER ${LONGSPAN_NVCC})
     set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
     if(NOT CMAKE_CUDA_ARCHITECTURES)
@@ -14,7 +19,7 @@ if(NOT LONGSPAN_CUDA STREQUAL "OFF")
     find_package(CUDAToolkit REQUIRED)
     set(LONGSPAN_HAVE_CUDA ON)
   elseif(LONGSPAN_CUDA STREQUAL "ON")
-    message(FATAL_ERROR "LONGSPAN_CUDA=ON, but no nvcc on PATH or in /usr/local/cuda/bin")
+    message(FATAL_ERROR "LONGSPAN_CUDA=ON, but no nvcc on PATH or in /usr/local/cuda/bin, or no cudnn.h (cuDNN 9)")
   endif()
 endif()
 message(STATUS "CUDA back end: ${LONGSPAN_HAVE_CUDA}")

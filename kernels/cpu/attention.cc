@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "kernels/cpu/attention_tiles.h"
+#include "kernels/cuda/dispatch.h"
 
 namespace longspan {
 namespace {
@@ -27,9 +28,10 @@ constexpr int64_t kMinPartKeys = 192;
 // Rows for each task of the sum of partial dQ.
 constexpr int64_t kSumRows = 512;
 
-void CheckHeads(const TensorView& x, int64_t rows, int64_t heads, int64_t head_dim) {
+void CheckHeads(const TensorView& x, int64_t rows, int64_t heads, int64_t head_dim,
+                DType dtype = DType::kF32) {
   LONGSPAN_CHECK(x.rank() == 3, "attention takes (rows, heads, head_dim)");
-  LONGSPAN_CHECK(x.dtype() == DType::kF32, "attention on the CPU is f32");
+  LONGSPAN_CHECK(x.dtype() == dtype, "a tensor of attention has the wrong dtype");
   LONGSPAN_CHECK(x.dim(0) == rows && x.dim(1) == heads && x.dim(2) == head_dim,
                  "shapes of the tensors of attention do not match");
   LONGSPAN_CHECK(x.dim(1) == 1 || x.stride(1) == head_dim, "heads must be adjacent");
@@ -41,16 +43,21 @@ void CheckPerHead(const TensorView& x, int64_t rows, int64_t heads) {
   LONGSPAN_CHECK(x.dim(0) == rows && x.dim(1) == heads, "lse or delta has another shape");
 }
 
+// Of q, k, v and dout.
+DType InputType(const Stream& stream) {
+  return stream.kind() == DeviceKind::kCuda ? DType::kBF16 : DType::kF32;
+}
+
 // Returns the shape of the call after checking q, k and v.
 cpu::AttentionShape CheckInputs(const TensorView& q, const TensorView& k, const TensorView& v,
-                                float scale) {
+                                float scale, DType dtype) {
   LONGSPAN_CHECK(q.rank() == 3 && k.rank() == 3, "attention takes (rows, heads, head_dim)");
   const int64_t heads = q.dim(1), kv_heads = k.dim(1), head_dim = q.dim(2);
   LONGSPAN_CHECK(head_dim >= 1, "head_dim must be positive");
   LONGSPAN_CHECK(kv_heads >= 1 && heads % kv_heads == 0, "heads must be a multiple of kv_heads");
-  CheckHeads(q, q.dim(0), heads, head_dim);
-  CheckHeads(k, k.dim(0), kv_heads, head_dim);
-  CheckHeads(v, k.dim(0), kv_heads, head_dim);
+  CheckHeads(q, q.dim(0), heads, head_dim, dtype);
+  CheckHeads(k, k.dim(0), kv_heads, head_dim, dtype);
+  CheckHeads(v, k.dim(0), kv_heads, head_dim, dtype);
   return {head_dim, heads / kv_heads, scale};
 }
 
@@ -366,12 +373,12 @@ absl::Status RunBackward(const cpu::AttentionBackwardTensors& tensors,
 void AttentionForward(TensorView q, TensorView k, TensorView v,
                       const std::vector<AttentionSpan>& spans, float scale, TensorView out,
                       TensorView lse, Stream& stream) {
-  LONGSPAN_CHECK(stream.kind() == DeviceKind::kCpu, "this attention runs on CPU streams");
   cpu::AttentionForwardTensors tensors;
-  tensors.shape = CheckInputs(q, k, v, scale);
+  tensors.shape = CheckInputs(q, k, v, scale, InputType(stream));
   CheckHeads(out, q.dim(0), q.dim(1), q.dim(2));
   CheckPerHead(lse, q.dim(0), q.dim(1));
   CheckSpans(spans, q.dim(0), k.dim(0));
+  LONGSPAN_RUN_ON_CUDA(stream, AttentionForward(q, k, v, spans, scale, out, lse, stream));
   tensors.q = RowsOf<const float>(q);
   tensors.k = RowsOf<const float>(k);
   tensors.v = RowsOf<const float>(v);
@@ -385,10 +392,9 @@ void AttentionForward(TensorView q, TensorView k, TensorView v,
 void AttentionBackward(TensorView q, TensorView k, TensorView v, TensorView dout, TensorView lse,
                        TensorView delta, const std::vector<AttentionSpan>& spans, float scale,
                        TensorView dq, TensorView dk, TensorView dv, Stream& stream) {
-  LONGSPAN_CHECK(stream.kind() == DeviceKind::kCpu, "this attention runs on CPU streams");
   cpu::AttentionBackwardTensors tensors;
-  tensors.shape = CheckInputs(q, k, v, scale);
-  CheckHeads(dout, q.dim(0), q.dim(1), q.dim(2));
+  tensors.shape = CheckInputs(q, k, v, scale, InputType(stream));
+  CheckHeads(dout, q.dim(0), q.dim(1), q.dim(2), InputType(stream));
   CheckHeads(dq, q.dim(0), q.dim(1), q.dim(2));
   CheckHeads(dk, k.dim(0), k.dim(1), k.dim(2));
   CheckHeads(dv, k.dim(0), k.dim(1), k.dim(2));
@@ -396,6 +402,8 @@ void AttentionBackward(TensorView q, TensorView k, TensorView v, TensorView dout
   CheckPerHead(delta, q.dim(0), q.dim(1));
   CheckSpans(spans, q.dim(0), k.dim(0));
   GroupByKeys(spans);  // for its check, here in the caller's call stack
+  LONGSPAN_RUN_ON_CUDA(
+      stream, AttentionBackward(q, k, v, dout, lse, delta, spans, scale, dq, dk, dv, stream));
   tensors.q = RowsOf<const float>(q);
   tensors.k = RowsOf<const float>(k);
   tensors.v = RowsOf<const float>(v);

@@ -4,6 +4,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/cpu/row_blocks.h"
+#include "kernels/cuda/dispatch.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/attention_rows.cc"
@@ -73,9 +74,11 @@ HWY_EXPORT(MergeRow);
 
 namespace {
 
-void CheckPair(const TensorView& out, const TensorView& other, const TensorView& per_head) {
+void CheckPair(const TensorView& out, const TensorView& other, const TensorView& per_head,
+               DType other_dtype = DType::kF32) {
   LONGSPAN_CHECK(out.rank() == 3 && other.rank() == 3, "attention takes (rows, heads, head_dim)");
-  LONGSPAN_CHECK(out.dtype() == DType::kF32 && other.dtype() == DType::kF32, "expects f32");
+  LONGSPAN_CHECK(out.dtype() == DType::kF32 && other.dtype() == other_dtype,
+                 "a tensor of attention has the wrong dtype");
   for (int axis = 0; axis < 3; ++axis) {
     LONGSPAN_CHECK(out.dim(axis) == other.dim(axis), "shapes do not match");
   }
@@ -88,9 +91,9 @@ void CheckPair(const TensorView& out, const TensorView& other, const TensorView&
 
 void MergeAttention(TensorView block_out, TensorView block_lse, TensorView out, TensorView lse,
                     Stream& stream) {
-  LONGSPAN_CHECK(stream.kind() == DeviceKind::kCpu, "this attention runs on CPU streams");
   CheckPair(out, block_out, lse);
   CheckMatrix(block_lse, out.dim(0), out.dim(1));
+  LONGSPAN_RUN_ON_CUDA(stream, MergeAttention(block_out, block_lse, out, lse, stream));
   stream.Launch("merge_attention", [=, pool = &stream.device().threads()] {
     const int64_t heads = out.dim(1), head_dim = out.dim(2);
     ForRowBlocks(*pool, out.dim(0), heads * head_dim, [&](int64_t begin, int64_t end) {
@@ -105,8 +108,8 @@ void MergeAttention(TensorView block_out, TensorView block_lse, TensorView out, 
 }
 
 void AttentionDelta(TensorView out, TensorView dout, TensorView delta, Stream& stream) {
-  LONGSPAN_CHECK(stream.kind() == DeviceKind::kCpu, "this attention runs on CPU streams");
-  CheckPair(out, dout, delta);
+  CheckPair(out, dout, delta, ComputeType(dout, stream));
+  LONGSPAN_RUN_ON_CUDA(stream, AttentionDelta(out, dout, delta, stream));
   stream.Launch("attention_delta", [=, pool = &stream.device().threads()] {
     const int64_t heads = out.dim(1), head_dim = out.dim(2);
     ForRowBlocks(*pool, out.dim(0), heads * head_dim, [&](int64_t begin, int64_t end) {

@@ -161,6 +161,8 @@ struct CudaStreamState : Stream::State {
     return gate->failure();
   }
 
+  void Fail(const absl::Status& status) override { gate->Fail(status); }
+
   std::string Current() const override {
     return cudaStreamQuery(stream) == cudaErrorNotReady ? "CUDA work" : "";
   }

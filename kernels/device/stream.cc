@@ -130,6 +130,7 @@ Event Stream::Record() { return state_->Record(); }
 void Stream::WaitFor(const Event& event) { state_->WaitFor(event); }
 absl::Status Stream::Synchronize() { return state_->Synchronize(); }
 std::string Stream::Current() const { return state_->Current(); }
+void Stream::Fail(const absl::Status& status) { state_->Fail(status); }
 double Stream::waited_seconds() const { return state_->waited_seconds(); }
 void Stream::BeginSpan(const TraceLabel& label) {
   state_->spans.push_back(state_->spans.empty() ? label : label.Within(state_->spans.back()));
@@ -144,5 +145,10 @@ TraceLabel Stream::span() const {
   return state_->spans.empty() ? TraceLabel() : state_->spans.back();
 }
 void* Stream::native() const { return state_->native(); }
+
+void* Device::OperatorState(const std::function<std::shared_ptr<void>()>& make) {
+  std::call_once(operator_state_made_, [&] { operator_state_ = make(); });
+  return operator_state_.get();
+}
 
 }  // namespace longspan

@@ -13,6 +13,7 @@
 
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -92,6 +93,8 @@ class Stream {
   absl::Status Synchronize();
   // The name of the work that runs now, "" when idle: for time-out reports.
   std::string Current() const;
+  // The stream fails, as if it had waited for an event that failed with `status`.
+  void Fail(const absl::Status& status);
   // Seconds that the stream has spent waiting for events so far: what a rank was idle for.
   double waited_seconds() const;
   // The work launched between these is one span of the device's trace: see StreamSpan in trace.h,
@@ -131,12 +134,24 @@ class Device {
   // `name` labels the worker thread (at most 15 characters show).
   virtual Stream CreateStream(const std::string& name) = 0;
 
+  // Whether operators owe equal bits in every run where that costs time and memory. On the CPU they
+  // give them anyway.
+  bool deterministic() const { return deterministic_; }
+  void set_deterministic(bool deterministic) { deterministic_ = deterministic; }
+
+  // What the operators of a back end keep with the device (handles, plans): made by the first call,
+  // destroyed with the device. Thread-safe.
+  void* OperatorState(const std::function<std::shared_ptr<void>()>& make);
+
   // Where this rank's timeline is recorded; nullptr: nowhere. Set it while no stream has work.
   const std::shared_ptr<TraceRecorder>& trace() const { return trace_; }
   void set_trace(std::shared_ptr<TraceRecorder> trace) { trace_ = std::move(trace); }
 
  private:
   std::shared_ptr<TraceRecorder> trace_;
+  bool deterministic_ = false;
+  std::once_flag operator_state_made_;
+  std::shared_ptr<void> operator_state_;
 };
 
 }  // namespace longspan

@@ -22,6 +22,9 @@ struct Stream::State {
   virtual void WaitFor(const Event& event) = 0;
   virtual absl::Status Synchronize() = 0;
   virtual std::string Current() const = 0;
+  virtual void Fail(const absl::Status& status) {
+    Launch("fail", [status] { return status; });
+  }
   virtual double waited_seconds() const { return 0; }
   // The device's own handle (cudaStream_t), nullptr on the CPU.
   virtual void* native() const { return nullptr; }

@@ -1,0 +1,341 @@
+// Attention on a GPU: plans of cuDNN, and the rows around them.
+//
+// Not yet run on a GPU: the plans are made and checked for a described one, the rest is compiled.
+#include "kernels/attention.h"
+
+#include <algorithm>
+#include <limits>
+#include <map>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/cuda/attention_batches.h"
+#include "kernels/cuda/attention_rows.cuh"
+#include "kernels/cuda/context.h"
+#include "kernels/cuda/cudnn_session.h"
+#include "kernels/cuda/operators.h"
+#include "kernels/cuda/scratch.h"
+
+namespace longspan::cuda {
+namespace {
+
+using Pass = AttentionGraphShape::Pass;
+
+// The workspace that a deterministic backward pass may take.
+constexpr int64_t kScoreBytes = int64_t{1} << 30;
+
+template <typename T>
+HeadsView<T> HeadsOf(const TensorView& x) {
+  return {static_cast<T*>(x.raw()), x.stride(0)};
+}
+
+// A call in progress: its scratch memory, and the first error, after which nothing more is queued.
+class Call {
+ public:
+  explicit Call(Stream& stream) : stream_(stream), native_(Native(stream)) {}
+  ~Call() {
+    if (!status_.ok()) stream_.Fail(status_);
+  }
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+
+  bool ok() const { return status_.ok(); }
+  void Update(const absl::Status& status) {
+    if (status_.ok()) status_ = status;
+  }
+  void Update(cudaError_t error, const char* what) { Update(StatusOf(error, what)); }
+  cudaStream_t native() const { return native_; }
+
+  // nullptr where nothing was given.
+  template <typename T>
+  T* Allocate(int64_t elements) {
+    if (!ok() || elements == 0) return nullptr;
+    Scratch scratch(native_);
+    Update(scratch.Allocate(elements * static_cast<int64_t>(sizeof(T))), "memory of attention");
+    scratch_.push_back(std::move(scratch));
+    return static_cast<T*>(scratch_.back().data());
+  }
+
+  // A copy on the GPU of what `values` holds now.
+  template <typename T>
+  T* Upload(const std::vector<T>& values) {
+    T* const at = Allocate<T>(static_cast<int64_t>(values.size()));
+    if (at != nullptr) {
+      Update(cudaMemcpyAsync(at, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice,
+                             native_),
+             "the copy of attention's documents");
+    }
+    return at;
+  }
+
+  // x itself, or a contiguous copy of it.
+  const void* Packed(const TensorView& x) {
+    if (x.contiguous() || !ok()) return x.raw();
+    const int64_t rows = x.dim(0), row_bytes = x.bytes() / std::max<int64_t>(1, rows);
+    char* const copy = Allocate<char>(x.bytes());
+    if (copy != nullptr) {
+      Update(CopyRows(x.raw(), x.stride(0) * SizeOf(x.dtype()), rows, row_bytes, copy, row_bytes,
+                      native_),
+             "the packing of attention's operands");
+    }
+    return copy;
+  }
+
+ private:
+  Stream& stream_;
+  const cudaStream_t native_;
+  absl::Status status_;
+  std::vector<Scratch> scratch_;
+};
+
+// What every run of a plan binds, of either pass.
+struct Operands {
+  const void* q;
+  const void* k;
+  const void* v;
+  int64_t heads, kv_heads, head_dim;
+  float scale;
+};
+
+struct RunTensors {
+  std::vector<CudnnPlan::Binding> bindings;
+  float scale, one = 1, minus_infinity = -std::numeric_limits<float>::infinity();
+  int32_t window;
+};
+
+void* Mutable(const void* memory) { return const_cast<void*>(memory); }
+
+// Bindings of the documents and of the scalars; `run` must stay where it is until it has run.
+void BindDocuments(const AttentionBatch& batch, const Operands& operands, const AttentionPlan& plan,
+                   Call& call, RunTensors& run) {
+  const int64_t query_width = operands.heads * operands.head_dim;
+  const int64_t key_width = operands.kv_heads * operands.head_dim;
+  // One upload: four lists of offsets, then the counts, two to a word.
+  const size_t count = batch.documents.size(), list = count + 1;
+  std::vector<int64_t> words(4 * list);
+  std::vector<int32_t> counts(2 * count);
+  int64_t keys = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const AttentionDocument& document = batch.documents[i];
+    words[i] = document.query_begin * query_width;
+    words[list + i] = document.key_begin * key_width;
+    words[2 * list + i] = document.query_begin * operands.heads;
+    words[3 * list + i] = keys * query_width;
+    counts[i] = static_cast<int32_t>(document.query_count);
+    counts[count + i] = static_cast<int32_t>(document.key_count);
+    keys += document.key_count;
+  }
+  // Where the last document ends.
+  const AttentionDocument& last = batch.documents.back();
+  words[count] = words[count - 1] + last.query_count * query_width;
+  words[list + count] = words[list + count - 1] + last.key_count * key_width;
+  words[2 * list + count] = words[2 * list + count - 1] + last.query_count * operands.heads;
+  words[3 * list + count] = keys * query_width;
+  int64_t* const offsets = call.Upload(words);
+  int32_t* const lengths = call.Upload(counts);
+  if (!call.ok()) return;
+
+  run.scale = operands.scale;
+  run.window = static_cast<int32_t>(batch.window);
+  const AttentionPlan::Ids& ids = plan.ids;
+  run.bindings = {{ids.q, Mutable(operands.q)},      {ids.k, Mutable(operands.k)},
+                  {ids.v, Mutable(operands.v)},      {ids.query_offsets, offsets},
+                  {ids.key_offsets, offsets + list}, {ids.stats_offsets, offsets + 2 * list},
+                  {ids.query_counts, lengths},       {ids.key_counts, lengths + count},
+                  {ids.scale, &run.scale},           {ids.minus_infinity, &run.minus_infinity}};
+  if (ids.window != 0) run.bindings.push_back({ids.window, &run.window});
+  if (plan.shape.pass == Pass::kBackward) {
+    run.bindings.push_back({ids.gradient_offsets, offsets + 3 * list});
+    run.bindings.push_back({ids.one, &run.one});
+  }
+}
+
+void RunPlan(CudnnSession& session, const AttentionPlan& plan, const RunTensors& run, Call& call) {
+  void* const workspace = call.Allocate<char>(plan.plan.workspace_bytes());
+  if (!call.ok()) return;
+  std::lock_guard lock(session.mutex);
+  call.Update(session.library->Check(session.library->set_stream(session.handle, call.native()),
+                                     "cudnnSetStream"));
+  if (call.ok()) call.Update(plan.plan.Execute(session.handle, run.bindings, workspace));
+}
+
+// Ranges of a gradient's rows, in groups that share no row of the target.
+struct GradientRanges {
+  std::vector<std::vector<RowRange>> groups;
+  int64_t longest = 0;
+  int64_t rows = 0;  // of the source
+};
+
+GradientRanges KeyRanges(const AttentionBatch& batch) {
+  GradientRanges ranges;
+  std::map<int64_t, size_t> uses;  // of a first key: documents share all keys or none
+  for (const AttentionDocument& document : batch.documents) {
+    const size_t group = uses[document.key_begin]++;
+    if (ranges.groups.size() <= group) ranges.groups.resize(group + 1);
+    ranges.groups[group].push_back({ranges.rows, document.key_begin, document.key_count});
+    ranges.rows += document.key_count;
+    ranges.longest = std::max(ranges.longest, document.key_count);
+  }
+  return ranges;
+}
+
+template <typename Source>
+void AddRows(const Source* source, int64_t heads, int64_t group, const GradientRanges& ranges,
+             const TensorView& target, Call& call) {
+  for (const std::vector<RowRange>& rows : ranges.groups) {
+    const RowRange* const on_gpu = call.Upload(rows);
+    if (!call.ok()) return;
+    call.Update(
+        AddHeadRows(source, heads, group, target.dim(2), on_gpu, static_cast<int64_t>(rows.size()),
+                    ranges.longest, HeadsOf<float>(target), call.native()),
+        "the sum of attention's gradients");
+  }
+}
+
+struct Prepared {
+  CudnnSession* session = nullptr;
+  AttentionBatches batches;
+};
+
+Prepared Prepare(const TensorView& q, const std::vector<AttentionSpan>& spans, int64_t score_bytes,
+                 Stream& stream, Call& call) {
+  Prepared prepared;
+  if (q.dim(2) % 8 != 0) {
+    call.Update(absl::UnimplementedError(absl::StrCat(
+        "attention on a GPU needs a head_dim that is a multiple of 8, not ", q.dim(2))));
+    return prepared;
+  }
+  absl::StatusOr<AttentionBatches> batches = CutIntoBatches(spans, q.dim(1), score_bytes);
+  call.Update(batches.status());
+  if (!call.ok()) return prepared;
+  prepared.batches = *std::move(batches);
+  if (prepared.batches.batches.empty()) return prepared;
+  absl::StatusOr<CudnnSession*> session = CudaContext::Of(stream).Cudnn();
+  call.Update(session.status());
+  if (call.ok()) prepared.session = *session;
+  return prepared;
+}
+
+}  // namespace
+
+void AttentionForward(TensorView q, TensorView k, TensorView v,
+                      const std::vector<AttentionSpan>& spans, float scale, TensorView out,
+                      TensorView lse, Stream& stream) {
+  LONGSPAN_CHECK(out.contiguous() && lse.contiguous(), "on a GPU out and lse are contiguous");
+  Call call(stream);
+  const Prepared prepared = Prepare(q, spans, 0, stream, call);
+  if (!call.ok()) return;
+  const int64_t heads = q.dim(1), head_dim = q.dim(2);
+  for (const AttentionDocument& rows : prepared.batches.without_keys) {
+    call.Update(FillRowsWithoutKeys(HeadsOf<float>(out), lse.data<float>(), rows.query_begin,
+                                    rows.query_count, heads, head_dim, call.native()),
+                "rows without keys");
+  }
+  const Operands operands{call.Packed(q), call.Packed(k), call.Packed(v), heads,
+                          k.dim(1),       head_dim,       scale};
+  for (const AttentionBatch& batch : prepared.batches.batches) {
+    if (!call.ok()) return;
+    const auto plan = prepared.session->attention->PlanFor(
+        ShapeOf(batch, Pass::kForward, heads, k.dim(1), head_dim, false));
+    call.Update(plan.status());
+    if (!call.ok()) return;
+    RunTensors run;
+    BindDocuments(batch, operands, **plan, call, run);
+    run.bindings.push_back({(*plan)->ids.out, out.raw()});
+    run.bindings.push_back({(*plan)->ids.stats, lse.raw()});
+    RunPlan(*prepared.session, **plan, run, call);
+  }
+}
+
+void AttentionBackward(TensorView q, TensorView k, TensorView v, TensorView dout, TensorView lse,
+                       TensorView delta, const std::vector<AttentionSpan>& spans, float scale,
+                       TensorView dq, TensorView dk, TensorView dv, Stream& stream) {
+  LONGSPAN_CHECK(lse.contiguous() && delta.contiguous(), "on a GPU lse and delta are contiguous");
+  Call call(stream);
+  const bool deterministic = stream.device().deterministic();
+  const Prepared prepared = Prepare(q, spans, deterministic ? kScoreBytes : 0, stream, call);
+  if (!call.ok() || prepared.batches.batches.empty()) return;
+  const int64_t rows = q.dim(0), heads = q.dim(1), head_dim = q.dim(2), kv_heads = k.dim(1);
+  const Operands operands{call.Packed(q), call.Packed(k), call.Packed(v), heads,
+                          kv_heads,       head_dim,       scale};
+  const void* const gradient = call.Packed(dout);
+
+  // cuDNN takes the output where it needs only delta. In a ring delta is what there is, so it gets
+  // an output that leads to the same delta.
+  float* const stand_in = call.Allocate<float>(rows * heads * head_dim);
+  float* const delta_again = call.Allocate<float>(rows * heads);
+  if (!call.ok()) return;
+  call.Update(StandInForOutput({static_cast<const __nv_bfloat16*>(gradient), heads * head_dim},
+                               delta.data<float>(), rows, heads, head_dim, stand_in, call.native()),
+              "the stand-in for attention's output");
+
+  const int64_t dq_bytes = rows * heads * head_dim * (deterministic ? 2 : 4);
+  char* const dq_sum = call.Allocate<char>(dq_bytes);
+  if (!call.ok()) return;
+  if (!deterministic)
+    call.Update(cudaMemsetAsync(dq_sum, 0, dq_bytes, call.native()), "dq of attention");
+
+  GradientRanges queries;
+  queries.groups.resize(1);
+  for (const AttentionBatch& batch : prepared.batches.batches) {
+    if (!call.ok()) return;
+    const auto plan = prepared.session->attention->PlanFor(
+        ShapeOf(batch, Pass::kBackward, heads, kv_heads, head_dim, deterministic));
+    call.Update(plan.status());
+    if (!call.ok()) return;
+    const GradientRanges keys = KeyRanges(batch);
+    // Given back before the next batch takes its own.
+    Call part(stream);
+    float* const dk_all = part.Allocate<float>(keys.rows * heads * head_dim);
+    float* const dv_all = part.Allocate<float>(keys.rows * heads * head_dim);
+    RunTensors run;
+    BindDocuments(batch, operands, **plan, part, run);
+    if (!part.ok()) return;
+    const AttentionPlan::Ids& ids = (*plan)->ids;
+    run.bindings.insert(run.bindings.end(), {{ids.out, stand_in},
+                                             {ids.stats, lse.raw()},
+                                             {ids.dout, Mutable(gradient)},
+                                             {ids.delta, delta_again},
+                                             {ids.dq, dq_sum},
+                                             {ids.dk, dk_all},
+                                             {ids.dv, dv_all}});
+    RunPlan(*prepared.session, **plan, run, part);
+    AddRows(dk_all, kv_heads, heads / kv_heads, keys, dk, part);
+    AddRows(dv_all, kv_heads, heads / kv_heads, keys, dv, part);
+    if (!part.ok()) return;
+    for (const AttentionDocument& document : batch.documents) {
+      queries.groups[0].push_back(
+          {document.query_begin, document.query_begin, document.query_count});
+      queries.longest = std::max(queries.longest, document.query_count);
+    }
+  }
+  if (deterministic) {
+    AddRows(reinterpret_cast<const __nv_bfloat16*>(dq_sum), heads, 1, queries, dq, call);
+  } else {
+    AddRows(reinterpret_cast<const float*>(dq_sum), heads, 1, queries, dq, call);
+  }
+}
+
+void MergeAttention(TensorView block_out, TensorView block_lse, TensorView out, TensorView lse,
+                    Stream& stream) {
+  LONGSPAN_CHECK(block_lse.contiguous() && lse.contiguous(), "on a GPU lse is contiguous");
+  Report(MergeAttentionRows(HeadsOf<const float>(block_out), block_lse.data<float>(), out.dim(0),
+                            out.dim(1), out.dim(2), HeadsOf<float>(out), lse.data<float>(),
+                            Native(stream)),
+         "merge_attention", stream);
+}
+
+void AttentionDelta(TensorView out, TensorView dout, TensorView delta, Stream& stream) {
+  LONGSPAN_CHECK(delta.contiguous(), "on a GPU delta is contiguous");
+  const int64_t rows = out.dim(0), heads = out.dim(1), head_dim = out.dim(2);
+  const cudaError_t error =
+      dout.dtype() == DType::kBF16
+          ? AttentionDeltaRows(HeadsOf<const float>(out), HeadsOf<const __nv_bfloat16>(dout), rows,
+                               heads, head_dim, delta.data<float>(), Native(stream))
+          : AttentionDeltaRows(HeadsOf<const float>(out), HeadsOf<const float>(dout), rows, heads,
+                               head_dim, delta.data<float>(), Native(stream));
+  Report(error, "attention_delta", stream);
+}
+
+}  // namespace longspan::cuda

@@ -1,0 +1,94 @@
+#include "kernels/cuda/attention_batches.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+namespace longspan::cuda {
+namespace {
+
+constexpr int64_t kFewestQueries = 128;  // a smaller block would not fill the GPU's tiles
+constexpr int64_t kMostDocuments = 1024;
+
+// Blocks of a document's queries, each with the keys that it sees.
+std::vector<AttentionDocument> QueryBlocks(const AttentionDocument& document, bool causal,
+                                           int64_t queries) {
+  std::vector<AttentionDocument> blocks;
+  for (int64_t begin = 0; begin < document.query_count; begin += queries) {
+    const int64_t end = std::min(begin + queries, document.query_count);
+    AttentionDocument block = document;
+    block.query_begin += begin;
+    block.query_count = end - begin;
+    if (causal) block.key_count -= document.query_count - end;
+    blocks.push_back(block);
+  }
+  return blocks;
+}
+
+}  // namespace
+
+absl::StatusOr<AttentionBatches> CutIntoBatches(const std::vector<AttentionSpan>& spans,
+                                                int64_t heads, int64_t score_bytes) {
+  AttentionBatches cut;
+  std::map<std::pair<bool, int64_t>, std::vector<AttentionDocument>> kinds;
+  for (const AttentionSpan& span : spans) {
+    AttentionDocument document{span.query_begin, span.query_count, span.key_begin, span.key_count};
+    if (span.window > 0 && !span.causal) {
+      return absl::UnimplementedError(
+          "attention on a GPU has no window over keys that lie before the queries' own block");
+    }
+    const int64_t keyless = span.key_count == 0 ? span.query_count
+                            : span.causal ? std::max<int64_t>(0, span.query_count - span.key_count)
+                                          : 0;
+    if (keyless > 0) cut.without_keys.push_back({span.query_begin, keyless, 0, 0});
+    document.query_begin += keyless;
+    document.query_count -= keyless;
+    if (document.query_count > 0) kinds[{span.causal, span.window}].push_back(document);
+  }
+  for (auto& [kind, documents] : kinds) {
+    const auto [causal, window] = kind;
+    if (score_bytes > 0) {
+      for (const AttentionDocument& document : documents) {
+        AttentionGraphShape shape;
+        shape.query_rows = document.query_count;
+        shape.key_rows = document.key_count;
+        const int64_t row_bytes = heads * Bucketed(shape).key_rows * 2;
+        int64_t queries = kFewestQueries;
+        while (2 * queries * row_bytes <= score_bytes) queries *= 2;
+        for (const AttentionDocument& block : QueryBlocks(document, causal, queries))
+          cut.batches.push_back({causal, window, {block}});
+      }
+      continue;
+    }
+    std::stable_sort(documents.begin(), documents.end(), [](const auto& a, const auto& b) {
+      return std::max(a.query_count, a.key_count) > std::max(b.query_count, b.key_count);
+    });
+    for (auto next = documents.begin(); next != documents.end();) {
+      int64_t count = 1;
+      while (2 * count <= std::min<int64_t>(kMostDocuments, documents.end() - next)) count *= 2;
+      cut.batches.push_back({causal, window, {next, next + count}});
+      next += count;
+    }
+  }
+  return cut;
+}
+
+AttentionGraphShape ShapeOf(const AttentionBatch& batch, AttentionGraphShape::Pass pass,
+                            int64_t heads, int64_t kv_heads, int64_t head_dim, bool deterministic) {
+  AttentionGraphShape shape;
+  shape.pass = pass;
+  shape.heads = heads;
+  shape.kv_heads = kv_heads;
+  shape.head_dim = head_dim;
+  shape.documents = static_cast<int64_t>(batch.documents.size());
+  for (const AttentionDocument& document : batch.documents) {
+    shape.query_rows = std::max(shape.query_rows, document.query_count);
+    shape.key_rows = std::max(shape.key_rows, document.key_count);
+  }
+  shape.causal = batch.causal;
+  shape.window = batch.window;
+  shape.deterministic = deterministic;
+  return shape;
+}
+
+}  // namespace longspan::cuda

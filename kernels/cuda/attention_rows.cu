@@ -1,0 +1,240 @@
+#include <algorithm>
+
+#include "kernels/cuda/attention_rows.cuh"
+
+namespace longspan::cuda {
+namespace {
+
+constexpr int kWarp = 32;
+constexpr int kWarps = 8;  // of a block, one (row, head) each
+
+__device__ float WarpSum(float value) {
+  for (int distance = kWarp / 2; distance > 0; distance /= 2)
+    value += __shfl_xor_sync(0xffffffffu, value, distance);
+  return value;
+}
+
+__device__ float ToFloat(float x) { return x; }
+__device__ float ToFloat(__nv_bfloat16 x) { return __bfloat162float(x); }
+
+// The (row, head) of this warp, counted as row * heads + head.
+__device__ int64_t Item() {
+  return static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
+}
+
+unsigned BlocksFor(int64_t items) { return static_cast<unsigned>((items + kWarps - 1) / kWarps); }
+
+template <typename T>
+__device__ T* HeadAt(HeadsView<T> view, int64_t item, int64_t heads, int64_t head_dim) {
+  return view.data + item / heads * view.stride + item % heads * head_dim;
+}
+
+__global__ void MergeKernel(HeadsView<const float> block_out, const float* block_lse, int64_t items,
+                            int64_t heads, int64_t head_dim, HeadsView<float> out, float* lse) {
+  const int64_t item = Item();
+  if (item >= items) return;
+  const float infinity = __int_as_float(0x7f800000);
+  const float old_lse = lse[item];
+  const float new_lse = block_lse[item] == infinity ? -infinity : block_lse[item];
+  const float largest = fmaxf(old_lse, new_lse);
+  float old_share = 0, new_share = 0, merged = -infinity;
+  if (largest != -infinity) {
+    // exp(-inf) is 0: a side without keys has no share.
+    const float a = expf(old_lse - largest), b = expf(new_lse - largest);
+    merged = largest + logf(a + b);
+    old_share = a / (a + b);
+    new_share = b / (a + b);
+  }
+  const float* const from = HeadAt(block_out, item, heads, head_dim);
+  float* const to = HeadAt(out, item, heads, head_dim);
+  for (int64_t i = threadIdx.x % kWarp; i < head_dim; i += kWarp) {
+    // A side without a share may hold anything.
+    const float old_part = old_share == 0 ? 0 : to[i] * old_share;
+    const float new_part = new_share == 0 ? 0 : from[i] * new_share;
+    to[i] = old_part + new_part;
+  }
+  __syncwarp();
+  if (threadIdx.x % kWarp == 0) lse[item] = merged;
+}
+
+template <typename T>
+__global__ void DeltaKernel(HeadsView<const float> out, HeadsView<const T> dout, int64_t items,
+                            int64_t heads, int64_t head_dim, float* delta) {
+  const int64_t item = Item();
+  if (item >= items) return;
+  const float* const o = HeadAt(out, item, heads, head_dim);
+  const T* const g = HeadAt(dout, item, heads, head_dim);
+  float sum = 0;
+  for (int64_t i = threadIdx.x % kWarp; i < head_dim; i += kWarp) sum += o[i] * ToFloat(g[i]);
+  sum = WarpSum(sum);
+  if (threadIdx.x % kWarp == 0) delta[item] = sum;
+}
+
+__global__ void StandInKernel(HeadsView<const __nv_bfloat16> dout, const float* delta,
+                              int64_t items, int64_t heads, int64_t head_dim, float* stand_in) {
+  const int64_t item = Item();
+  if (item >= items) return;
+  const __nv_bfloat16* const g = HeadAt(dout, item, heads, head_dim);
+  // Scaled by the largest, so that small gradients have squares too.
+  float largest = 0;
+  for (int64_t i = threadIdx.x % kWarp; i < head_dim; i += kWarp)
+    largest = fmaxf(largest, fabsf(ToFloat(g[i])));
+  for (int distance = kWarp / 2; distance > 0; distance /= 2)
+    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, distance));
+  float squares = 0;
+  for (int64_t i = threadIdx.x % kWarp; i < head_dim; i += kWarp) {
+    const float scaled = largest > 0 ? ToFloat(g[i]) / largest : 0;
+    squares += scaled * scaled;
+  }
+  squares = WarpSum(squares);
+  const float factor = largest > 0 ? delta[item] / largest / squares : 0;
+  for (int64_t i = threadIdx.x % kWarp; i < head_dim; i += kWarp)
+    stand_in[item * head_dim + i] = largest > 0 ? ToFloat(g[i]) / largest * factor : 0;
+}
+
+__global__ void FillKernel(HeadsView<float> out, float* lse, int64_t begin, int64_t items,
+                           int64_t heads, int64_t head_dim) {
+  const int64_t item = Item();
+  if (item >= items) return;
+  float* const to = HeadAt(out, begin * heads + item, heads, head_dim);
+  for (int64_t i = threadIdx.x % kWarp; i < head_dim; i += kWarp) to[i] = 0;
+  if (threadIdx.x % kWarp == 0) lse[begin * heads + item] = -__int_as_float(0x7f800000);
+}
+
+// One thread an element of the target, one grid row a range.
+template <typename T>
+__global__ void AddKernel(const T* source, int64_t target_heads, int64_t group, int64_t head_dim,
+                          const RowRange* ranges, HeadsView<float> target) {
+  const RowRange range = ranges[blockIdx.y];
+  const int64_t width = target_heads * head_dim, elements = range.rows * width;
+  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < elements;
+       i += step) {
+    const int64_t row = i / width, head = i % width / head_dim, column = i % head_dim;
+    const T* const from =
+        source + ((range.source_begin + row) * target_heads + head) * group * head_dim + column;
+    float sum = 0;
+    for (int64_t member = 0; member < group; ++member) sum += ToFloat(from[member * head_dim]);
+    target.data[(range.target_begin + row) * target.stride + head * head_dim + column] += sum;
+  }
+}
+
+template <typename T>
+cudaError_t Add(const T* source, int64_t target_heads, int64_t group, int64_t head_dim,
+                const RowRange* ranges, int64_t count, int64_t longest, HeadsView<float> target,
+                cudaStream_t stream) {
+  if (count == 0 || longest == 0) return cudaSuccess;
+  const int64_t elements = longest * target_heads * head_dim;
+  const unsigned blocks = static_cast<unsigned>(std::min<int64_t>((elements + 255) / 256, 4096));
+  AddKernel<T><<<dim3(blocks, static_cast<unsigned>(count)), 256, 0, stream>>>(
+      source, target_heads, group, head_dim, ranges, target);
+  return cudaGetLastError();
+}
+
+template <typename Word>
+__global__ void CopyKernel(const char* source, int64_t source_stride, int64_t rows, int64_t words,
+                           char* target, int64_t target_stride) {
+  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < rows * words;
+       i += step) {
+    const int64_t row = i / words, word = i % words;
+    reinterpret_cast<Word*>(target + row * target_stride)[word] =
+        reinterpret_cast<const Word*>(source + row * source_stride)[word];
+  }
+}
+
+template <typename Word>
+cudaError_t Copy(const void* source, int64_t source_stride, int64_t rows, int64_t row_bytes,
+                 void* target, int64_t target_stride, cudaStream_t stream) {
+  const int64_t words = row_bytes / static_cast<int64_t>(sizeof(Word));
+  const unsigned blocks =
+      static_cast<unsigned>(std::min<int64_t>((rows * words + 255) / 256, 8192));
+  CopyKernel<Word><<<blocks, 256, 0, stream>>>(static_cast<const char*>(source), source_stride,
+                                               rows, words, static_cast<char*>(target),
+                                               target_stride);
+  return cudaGetLastError();
+}
+
+}  // namespace
+
+cudaError_t MergeAttentionRows(HeadsView<const float> block_out, const float* block_lse,
+                               int64_t rows, int64_t heads, int64_t head_dim, HeadsView<float> out,
+                               float* lse, cudaStream_t stream) {
+  const int64_t items = rows * heads;
+  if (items == 0) return cudaSuccess;
+  MergeKernel<<<BlocksFor(items), kWarps * kWarp, 0, stream>>>(block_out, block_lse, items, heads,
+                                                               head_dim, out, lse);
+  return cudaGetLastError();
+}
+
+cudaError_t AttentionDeltaRows(HeadsView<const float> out, HeadsView<const float> dout,
+                               int64_t rows, int64_t heads, int64_t head_dim, float* delta,
+                               cudaStream_t stream) {
+  const int64_t items = rows * heads;
+  if (items == 0) return cudaSuccess;
+  DeltaKernel<float>
+      <<<BlocksFor(items), kWarps * kWarp, 0, stream>>>(out, dout, items, heads, head_dim, delta);
+  return cudaGetLastError();
+}
+
+cudaError_t AttentionDeltaRows(HeadsView<const float> out, HeadsView<const __nv_bfloat16> dout,
+                               int64_t rows, int64_t heads, int64_t head_dim, float* delta,
+                               cudaStream_t stream) {
+  const int64_t items = rows * heads;
+  if (items == 0) return cudaSuccess;
+  DeltaKernel<__nv_bfloat16>
+      <<<BlocksFor(items), kWarps * kWarp, 0, stream>>>(out, dout, items, heads, head_dim, delta);
+  return cudaGetLastError();
+}
+
+cudaError_t StandInForOutput(HeadsView<const __nv_bfloat16> dout, const float* delta, int64_t rows,
+                             int64_t heads, int64_t head_dim, float* stand_in,
+                             cudaStream_t stream) {
+  const int64_t items = rows * heads;
+  if (items == 0) return cudaSuccess;
+  StandInKernel<<<BlocksFor(items), kWarps * kWarp, 0, stream>>>(dout, delta, items, heads,
+                                                                 head_dim, stand_in);
+  return cudaGetLastError();
+}
+
+cudaError_t FillRowsWithoutKeys(HeadsView<float> out, float* lse, int64_t begin, int64_t rows,
+                                int64_t heads, int64_t head_dim, cudaStream_t stream) {
+  const int64_t items = rows * heads;
+  if (items == 0) return cudaSuccess;
+  FillKernel<<<BlocksFor(items), kWarps * kWarp, 0, stream>>>(out, lse, begin, items, heads,
+                                                              head_dim);
+  return cudaGetLastError();
+}
+
+cudaError_t AddHeadRows(const float* source, int64_t target_heads, int64_t group, int64_t head_dim,
+                        const RowRange* ranges, int64_t count, int64_t longest,
+                        HeadsView<float> target, cudaStream_t stream) {
+  return Add(source, target_heads, group, head_dim, ranges, count, longest, target, stream);
+}
+
+cudaError_t AddHeadRows(const __nv_bfloat16* source, int64_t target_heads, int64_t group,
+                        int64_t head_dim, const RowRange* ranges, int64_t count, int64_t longest,
+                        HeadsView<float> target, cudaStream_t stream) {
+  return Add(source, target_heads, group, head_dim, ranges, count, longest, target, stream);
+}
+
+cudaError_t CopyRows(const void* source, int64_t source_stride_bytes, int64_t rows,
+                     int64_t row_bytes, void* target, int64_t target_stride_bytes,
+                     cudaStream_t stream) {
+  if (rows == 0 || row_bytes == 0) return cudaSuccess;
+  const auto together = reinterpret_cast<uintptr_t>(source) | reinterpret_cast<uintptr_t>(target) |
+                        static_cast<uintptr_t>(source_stride_bytes | target_stride_bytes) |
+                        static_cast<uintptr_t>(row_bytes);
+  if (together % 16 == 0) {
+    return Copy<uint4>(source, source_stride_bytes, rows, row_bytes, target, target_stride_bytes,
+                       stream);
+  }
+  if (together % 4 == 0) {
+    return Copy<uint32_t>(source, source_stride_bytes, rows, row_bytes, target, target_stride_bytes,
+                          stream);
+  }
+  return Copy<uint8_t>(source, source_stride_bytes, rows, row_bytes, target, target_stride_bytes,
+                       stream);
+}
+
+}  // namespace longspan::cuda

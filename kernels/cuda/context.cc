@@ -1,0 +1,58 @@
+#include "kernels/cuda/context.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/cuda/cudnn_session.h"
+
+namespace longspan::cuda {
+
+CudaContext::CudaContext() = default;
+CudaContext::~CudaContext() = default;
+
+CudaContext& CudaContext::Of(const Stream& stream) {
+  return *static_cast<CudaContext*>(
+      stream.device().OperatorState([] { return std::make_shared<CudaContext>(); }));
+}
+
+absl::StatusOr<CudnnSession*> CudaContext::Cudnn() {
+  std::lock_guard lock(mutex_);
+  if (cudnn_ == nullptr) {
+    absl::StatusOr<std::unique_ptr<CudnnSession>> opened = CudnnSession::Open();
+    if (!opened.ok()) return opened.status();
+    cudnn_ = *std::move(opened);
+  }
+  return cudnn_.get();
+}
+
+absl::StatusOr<std::unique_ptr<CudnnSession>> CudnnSession::Open() {
+  absl::StatusOr<const CudnnLibrary*> library = CudnnLibrary::Load();
+  if (!library.ok()) return library.status();
+  auto session = std::make_unique<CudnnSession>();
+  session->library = *library;
+  const absl::Status status =
+      session->library->Check(session->library->create(&session->handle), "cudnnCreate");
+  if (!status.ok()) return status;
+  session->attention = std::make_unique<AttentionPlanner>(
+      *session->library, CudnnTarget{session->handle, std::string()});
+  return session;
+}
+
+CudnnSession::~CudnnSession() {
+  attention.reset();
+  if (handle != nullptr) (void)library->destroy(handle);
+}
+
+absl::Status StatusOf(cudaError_t error, const char* call) {
+  if (error == cudaSuccess) return absl::OkStatus();
+  (void)cudaGetLastError();
+  const std::string message = absl::StrCat("CUDA: ", call, ": ", cudaGetErrorString(error));
+  if (error == cudaErrorMemoryAllocation) return absl::ResourceExhaustedError(message);
+  return absl::InternalError(message);
+}
+
+void Report(cudaError_t error, const char* call, Stream& stream) {
+  if (error != cudaSuccess) stream.Fail(StatusOf(error, call));
+}
+
+}  // namespace longspan::cuda

@@ -1,0 +1,46 @@
+// CudaContext: what the CUDA operators keep with a device between calls. Handles of the libraries
+// and the plans of attention. Thread-safe.
+#ifndef LONGSPAN_KERNELS_CUDA_CONTEXT_H_
+#define LONGSPAN_KERNELS_CUDA_CONTEXT_H_
+
+#include <cuda_runtime_api.h>
+
+#include <memory>
+#include <mutex>
+
+#include "absl/status/statusor.h"
+#include "kernels/device/stream.h"
+
+namespace longspan::cuda {
+
+class AttentionPlanner;
+struct CudnnSession;
+
+class CudaContext {
+ public:
+  // That of the stream's device, made at the first call.
+  static CudaContext& Of(const Stream& stream);
+  CudaContext();
+  ~CudaContext();
+
+  // cuDNN for this device, opened at the first call. The GPU must be current on this thread.
+  absl::StatusOr<CudnnSession*> Cudnn();
+
+ private:
+  std::mutex mutex_;
+  std::unique_ptr<CudnnSession> cudnn_;
+};
+
+inline cudaStream_t Native(const Stream& stream) {
+  return static_cast<cudaStream_t>(stream.native());
+}
+
+// The status of a CUDA call; also clears the error, so that the next call does not report it again.
+absl::Status StatusOf(cudaError_t error, const char* call);
+
+// The stream fails with `error` where there is one: later events and Synchronize() report it.
+void Report(cudaError_t error, const char* call, Stream& stream);
+
+}  // namespace longspan::cuda
+
+#endif  // LONGSPAN_KERNELS_CUDA_CONTEXT_H_
