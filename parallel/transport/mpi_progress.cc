@@ -17,7 +17,9 @@ constexpr int kTag = 0;
 }  // namespace
 
 MpiProgress::MpiProgress(MPI_Comm communicator, int rank, int64_t piece_bytes)
-    : communicator_(communicator), rank_(rank), piece_bytes_(piece_bytes) {
+    : communicator_(communicator),
+      rank_(rank),
+      piece_bytes_(std::min(piece_bytes, kMostPieceBytes)) {
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -34,93 +36,126 @@ void MpiProgress::Post(const std::vector<Message>& sends, const std::vector<Mess
                        EventPromise promise) {
   auto operation = std::make_shared<Operation>();
   operation->promise = std::move(promise);
-  std::vector<Request> requests;
-  absl::Status status;
-  auto post = [&](const Message& message, bool send) {
-    char* data = static_cast<char*>(message.tensor.raw());
-    const int64_t bytes = message.tensor.bytes();
-    for (int64_t begin = 0; begin < bytes && status.ok(); begin += piece_bytes_) {
-      const int count = static_cast<int>(std::min(piece_bytes_, bytes - begin));
-      Request request{MPI_REQUEST_NULL, operation, send ? -1 : count, message.peer};
-      const int code = send ? MPI_Isend(data + begin, count, MPI_BYTE, message.peer, kTag,
-                                        communicator_, &request.handle)
-                            : MPI_Irecv(data + begin, count, MPI_BYTE, message.peer, kTag,
-                                        communicator_, &request.handle);
-      status = MpiStatus(code, send ? "MPI_Isend" : "MPI_Irecv", rank_);
-      if (status.ok()) requests.push_back(std::move(request));
-    }
-  };
-  for (const Message& message : receives) post(message, /*send=*/false);
-  for (const Message& message : sends) post(message, /*send=*/true);
-
-  operation->outstanding = static_cast<int64_t>(requests.size());
-  operation->status = status;
-  if (requests.empty()) {
-    operation->promise.Complete(status);
-    return;
-  }
+  Finished finished;
   {
     std::lock_guard lock(mutex_);
-    for (Request& request : requests) posted_.push_back(std::move(request));
+    std::vector<Lane*> lanes;
+    const auto add = [&](const Message& message, bool send) {
+      const int64_t bytes = message.tensor.bytes();
+      if (bytes == 0) return;
+      operation->outstanding += (bytes + piece_bytes_ - 1) / piece_bytes_;
+      Lane& lane = lanes_[{message.peer, send}];
+      lane.peer = message.peer;
+      lane.send = send;
+      lane.waiting.push_back({static_cast<char*>(message.tensor.raw()), bytes, operation});
+      lanes.push_back(&lane);
+    };
+    for (const Message& message : receives) add(message, /*send=*/false);
+    for (const Message& message : sends) add(message, /*send=*/true);
+    if (operation->outstanding == 0) finished.push_back(operation);
+    for (Lane* lane : lanes) PostPieces(*lane, finished);
+    called_ = true;
   }
   changed_.notify_all();
+  Complete(finished);
+}
+
+void MpiProgress::PostPieces(Lane& lane, Finished& finished) {
+  while (lane.under_way < kPiecesUnderWay && !lane.waiting.empty()) {
+    Remainder& message = lane.waiting.front();
+    const int count = static_cast<int>(std::min(piece_bytes_, message.bytes));
+    Request request{MPI_REQUEST_NULL, message.operation, &lane, count};
+    const int code = lane.send ? MPI_Isend(message.data, count, MPI_BYTE, lane.peer, kTag,
+                                           communicator_, &request.handle)
+                               : MPI_Irecv(message.data, count, MPI_BYTE, lane.peer, kTag,
+                                           communicator_, &request.handle);
+    message.data += count;
+    message.bytes -= count;
+    if (message.bytes == 0) lane.waiting.pop_front();
+    if (code == MPI_SUCCESS) {
+      ++lane.under_way;
+      posted_.push_back(std::move(request));
+    } else {
+      EndPiece(request.operation, MpiStatus(code, lane.send ? "MPI_Isend" : "MPI_Irecv", rank_),
+               finished);
+    }
+  }
+}
+
+void MpiProgress::EndPiece(const std::shared_ptr<Operation>& operation, const absl::Status& status,
+                           Finished& finished) {
+  operation->status.Update(status);
+  if (--operation->outstanding == 0) finished.push_back(operation);
+}
+
+void MpiProgress::Complete(const Finished& finished) {
+  for (const std::shared_ptr<Operation>& operation : finished) {
+    operation->promise.Complete(operation->status);
+  }
 }
 
 absl::Status MpiProgress::CheckReceived(const Request& request, const MPI_Status& status) const {
-  if (request.receive_bytes < 0) return absl::OkStatus();
+  if (request.lane->send) return absl::OkStatus();
   int count = 0;
   MPI_Get_count(&status, MPI_BYTE, &count);
-  if (count == request.receive_bytes) return absl::OkStatus();
+  if (count == request.bytes) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(
-      "exchange: rank ", request.peer, " sent ", count, " bytes, but rank ", rank_, " expects ",
-      request.receive_bytes, " from it: the ranks disagree about their plan"));
+      "exchange: rank ", request.lane->peer, " sent ", count, " bytes, but rank ", rank_,
+      " expects ", request.bytes, " from it: the ranks disagree about their plan"));
 }
 
 bool MpiProgress::CompleteSome(std::vector<MPI_Request>& handles, std::vector<Request>& requests) {
   const int total = static_cast<int>(handles.size());
   std::vector<int> indices(total);
   std::vector<MPI_Status> statuses(total);
-  int done = 0;
-  const int code = MPI_Testsome(total, handles.data(), &done, indices.data(), statuses.data());
-  if (code != MPI_SUCCESS && code != MPI_ERR_IN_STATUS) {
-    // MPI can say nothing about any of them any more.
-    for (Request& request : requests) {
-      request.operation->status.Update(MpiStatus(code, "MPI_Testsome", rank_));
-      if (--request.operation->outstanding == 0) {
-        request.operation->promise.Complete(request.operation->status);
+  int done = 0, code = MPI_SUCCESS;
+  // OpenMPI looks at the requests first and only then at the network: a second call sees what the
+  // first has brought.
+  for (int look = 0; look < 2 && code == MPI_SUCCESS && done == 0; ++look) {
+    code = MPI_Testsome(total, handles.data(), &done, indices.data(), statuses.data());
+  }
+  if (code == MPI_SUCCESS && (done == 0 || done == MPI_UNDEFINED)) return false;
+
+  Finished finished;
+  {
+    std::lock_guard lock(mutex_);
+    const auto end = [&](Request& request, const absl::Status& status) {
+      EndPiece(request.operation, status, finished);
+      request.operation = nullptr;
+      --request.lane->under_way;
+    };
+    if (code != MPI_SUCCESS && code != MPI_ERR_IN_STATUS) {
+      // MPI can say nothing about any of them any more.
+      for (Request& request : requests) end(request, MpiStatus(code, "MPI_Testsome", rank_));
+      done = 0;
+    }
+    for (int i = 0; i < done; ++i) {
+      Request& request = requests[indices[i]];
+      absl::Status status;
+      if (code == MPI_ERR_IN_STATUS) {
+        if (statuses[i].MPI_ERROR == MPI_ERR_PENDING) continue;
+        status =
+            MpiStatus(statuses[i].MPI_ERROR, request.lane->send ? "MPI_Isend" : "MPI_Irecv", rank_);
       }
+      if (status.ok()) status = CheckReceived(request, statuses[i]);
+      end(request, status);
     }
-    handles.clear();
-    requests.clear();
-    return true;
+    size_t kept = 0;
+    for (size_t i = 0; i < requests.size(); ++i) {
+      if (requests[i].operation == nullptr) {
+        PostPieces(*requests[i].lane, finished);
+        continue;
+      }
+      if (kept != i) {
+        requests[kept] = std::move(requests[i]);
+        handles[kept] = handles[i];
+      }
+      ++kept;
+    }
+    requests.resize(kept);
+    handles.resize(kept);
   }
-  if (done == 0 || done == MPI_UNDEFINED) return false;
-  for (int i = 0; i < done; ++i) {
-    Request& request = requests[indices[i]];
-    absl::Status status;
-    if (code == MPI_ERR_IN_STATUS) {
-      if (statuses[i].MPI_ERROR == MPI_ERR_PENDING) continue;
-      const char* call = request.receive_bytes < 0 ? "MPI_Isend" : "MPI_Irecv";
-      status = MpiStatus(statuses[i].MPI_ERROR, call, rank_);
-    }
-    if (status.ok()) status = CheckReceived(request, statuses[i]);
-    request.operation->status.Update(status);
-    if (--request.operation->outstanding == 0) {
-      request.operation->promise.Complete(request.operation->status);
-    }
-    request.operation = nullptr;
-  }
-  size_t kept = 0;
-  for (size_t i = 0; i < requests.size(); ++i) {
-    if (requests[i].operation == nullptr) continue;
-    if (kept != i) {
-      requests[kept] = std::move(requests[i]);
-      handles[kept] = handles[i];
-    }
-    ++kept;
-  }
-  requests.resize(kept);
-  handles.resize(kept);
+  Complete(finished);
   return true;
 }
 
@@ -131,30 +166,32 @@ void MpiProgress::Run() {
   std::vector<MPI_Request> handles;
   std::vector<Request> requests;
   PollPause pause;
+  bool progressed = false;
   while (true) {
     {
       std::unique_lock lock(mutex_);
-      auto news = [&] { return stop_ || !posted_.empty(); };
+      const auto news = [&] { return stop_ || !posted_.empty(); };
       if (requests.empty()) {
         changed_.wait(lock, news);
-      } else if (const int sleep = pause.NextMicroseconds(); sleep > 0) {
-        changed_.wait_for(lock, std::chrono::microseconds(sleep), news);
+      } else if (!progressed) {
+        const int sleep = pause.NextMicroseconds();
+        if (sleep > 0) changed_.wait_for(lock, std::chrono::microseconds(sleep), news);
       }
       if (stop_) {
         LONGSPAN_CHECK(requests.empty() && posted_.empty(),
                        "the transport was destroyed while an exchange was under way");
         return;
       }
-      if (!posted_.empty()) pause.Reset();
+      if (std::exchange(called_, false)) pause.Reset();
       for (Request& request : posted_) {
         handles.push_back(request.handle);
         requests.push_back(std::move(request));
       }
       posted_.clear();
     }
-    if (requests.empty()) continue;
-    if (CompleteSome(handles, requests)) {
-      pause.Reset();
+    progressed = CompleteSome(handles, requests);
+    if (progressed) {
+      pause.Shorten();
     } else {
       std::this_thread::yield();
     }

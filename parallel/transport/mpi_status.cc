@@ -21,11 +21,14 @@ absl::Status MpiStatus(int code, const char* call, int rank) {
 }
 
 int PollPause::NextMicroseconds() {
-  constexpr int kYields = 64, kShortSleeps = 200, kShort = 20, kLong = 1000;
-  const int poll = polls_++;
-  if (poll < kYields) return 0;
-  if (poll < kYields + kShortSleeps) return kShort;
-  return std::min(kLong, kShort + (poll - kYields - kShortSleeps));
+  constexpr int kYields = 64;
+  constexpr double kShortest = 20, kLongest = 1000, kGrowth = 1.05;
+  if (yields_ < kYields) {
+    ++yields_;
+    return 0;
+  }
+  microseconds_ = std::clamp(kGrowth * microseconds_, kShortest, kLongest);
+  return static_cast<int>(microseconds_);
 }
 
 void PollPause::Pause() {

@@ -13,17 +13,21 @@ namespace longspan {
 // Ok for MPI_SUCCESS; otherwise Unavailable with the call, this rank and MPI's own words.
 absl::Status MpiStatus(int code, const char* call, int rank);
 
-// For polling loops: yields the core at first, then sleeps for longer and longer, up to a
-// millisecond.
+// For polling loops: yields the core at first, then sleeps for longer and longer, about a twentieth
+// of the time waited so far and at most a millisecond.
 class PollPause {
  public:
   // The sleep due now, in microseconds; 0: only yield.
   int NextMicroseconds();
   void Pause();
-  void Reset() { polls_ = 0; }
+  // Something came: more may follow sooner than that did.
+  void Shorten() { microseconds_ /= 2; }
+  // The wait is for something new.
+  void Reset() { *this = PollPause(); }
 
  private:
-  int polls_ = 0;
+  int yields_ = 0;
+  double microseconds_ = 0;
 };
 
 // MPI_Waitall and MPI_Wait that pause, so that a rank that waits for a slower one leaves it the
