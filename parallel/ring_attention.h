@@ -3,10 +3,10 @@
 // Member r of d holds parts r and 2d-1-r of each sequence (zigzag). KV of member j visits j-1, ...,
 // 0, d-1, ..., j+1 and sheds its second part after member 0; every step costs the same. The next
 // member's KV travels while this one computes. In the backward pass KV travels again, dK and dV
-// travel with it and arrive home after one more hop; every block uses the global log-sum-exp and
-// the final output. All accumulation is FP32. Lengths need not divide: parts may differ by a token,
-// or be empty; nothing is padded. Whole sequences of the same micro-batch are computed while keys
-// and values travel.
+// travel with it and arrive home after one more hop, beside a part of the member's own block that
+// was kept for it; every block uses the global log-sum-exp and the final output. All accumulation
+// is FP32. Lengths need not divide: parts may differ by a token, or be empty; nothing is padded.
+// Whole sequences of the same micro-batch are computed while keys and values travel.
 //
 // With layout.head_parallel = h > 1 members of a block of h neighbours first exchange their rows
 // for a share of the heads (head_exchange.h): q, k and v, in the backward pass those of dO, L and

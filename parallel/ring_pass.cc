@@ -8,6 +8,7 @@
 #include "kernels/elementwise.h"
 #include "parallel/key_value_rows.h"
 #include "parallel/plan.h"
+#include "parallel/span_portions.h"
 
 namespace longspan {
 
@@ -249,6 +250,11 @@ void RingBackwardPass(const RingLayout& layout, const TensorView& q, const Tenso
                       value_gradient, stream);
   };
   if (ring.size() > 1) PackKeysAndValues(k, v, blocks[0], stream);
+  // A member's own block needs nobody. A part of it fills the first step, which has keys and values
+  // to hide; the rest waits for the end, when its own gradient travels home.
+  std::vector<double> own_weights = {static_cast<double>(SizeOf(blocks[0].dtype()))};
+  if (ring.size() > 1) own_weights.push_back(static_cast<double>(SizeOf(part.dtype())));
+  const std::vector<std::vector<AttentionSpan>> own = SpanPortions(ring.OwnSpans(), own_weights);
   Event gradient_arrival;
   for (int step = 0; step < ring.size(); ++step) {
     const StreamSpan span(stream,
@@ -259,7 +265,7 @@ void RingBackwardPass(const RingLayout& layout, const TensorView& q, const Tenso
       arrival = ring.PassBlock(step, blocks[step % 2], blocks[(step + 1) % 2], transport, stream);
     }
     if (step == 0) {
-      backward(k, v, ring.OwnSpans(), dk, dv);
+      backward(k, v, own[0], dk, dv);
     } else {
       const std::vector<SequenceRows> held = ring.HeldRows(step);
       const int64_t held_rows = TotalRows(held);
@@ -280,16 +286,20 @@ void RingBackwardPass(const RingLayout& layout, const TensorView& q, const Tenso
           ring.PassGradient(step, gradient, gradients[(step + 1) % 2], transport, stream);
     }
     beside(step);
-    if (!last) workspace.Await(arrival, stream);
+    if (!last) {
+      workspace.Await(arrival, stream);
+    } else if (ring.size() > 1) {
+      backward(k, v, own[1], dk, dv);
+    }
   }
   if (ring.size() == 1) return;
   workspace.Await(gradient_arrival, stream);
   const TensorView& home = gradients[ring.size() % 2];
-  const std::vector<SequenceRows> own = ring.OwnRows();
+  const std::vector<SequenceRows> own_rows = ring.OwnRows();
   const std::vector<SequenceRows> arrived = ring.GradientRows(layout.member);
   const int64_t arrived_rows = TotalRows(arrived);
-  AddBlock(KeysOf(home, arrived_rows, k), arrived, dk, own, stream);
-  AddBlock(ValuesOf(home, arrived_rows, k), arrived, dv, own, stream);
+  AddBlock(KeysOf(home, arrived_rows, k), arrived, dk, own_rows, stream);
+  AddBlock(ValuesOf(home, arrived_rows, k), arrived, dv, own_rows, stream);
 }
 
 RingRows RowsSent(const RingLayout& layout) {
