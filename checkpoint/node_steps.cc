@@ -1,12 +1,15 @@
 #include "checkpoint/node_steps.h"
 
 #include <map>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "checkpoint/commit.h"
+#include "checkpoint/erasure_groups.h"
+#include "checkpoint/parity_partners.h"
 #include "checkpoint/partner_copies.h"
 #include "checkpoint/retention.h"
 
@@ -31,7 +34,8 @@ absl::StatusOr<StepRecords> Unpack(const std::string& text) {
 class NodeSteps : public StepProtocol {
  public:
   NodeSteps(FileSystem& files, CheckpointOptions options, const TierOptions& tier,
-            Transport& transport, absl::Duration timeout, const std::atomic<bool>& stop)
+            const std::vector<int64_t>& file_bytes, Transport& transport, absl::Duration timeout,
+            const std::atomic<bool>& stop)
       : files_(files),
         options_(std::move(options)),
         name_(tier.tier.name),
@@ -40,7 +44,13 @@ class NodeSteps : public StepProtocol {
         timeout_(timeout),
         stop_(stop) {
     if (tier.partner) {
-      copies_.emplace(files_, transport_, PartnersOf(tier.nodes), timeout_, stop_);
+      partners_ = std::make_unique<PartnerCopies>(files_, transport_, PartnersOf(tier.nodes),
+                                                  timeout_, stop_);
+    }
+    if (!tier.erasure.off()) {
+      partners_ = std::make_unique<ParityPartners>(
+          files_, transport_, options_.run_id, *ErasureGroups(tier.erasure, tier.nodes, file_bytes),
+          timeout_, stop_);
     }
   }
 
@@ -55,25 +65,25 @@ class NodeSteps : public StepProtocol {
       if (absl::IsAlreadyExists(status)) status = absl::OkStatus();
       if (status.ok()) status = files_.SyncDirectory(options_.directory);
     }
-    if (copies_) copies_->Expect(step, status);
+    if (partners_) partners_->Expect(step, status);
     return status;
   }
 
   absl::Status Piece(const SavedStep& step, int64_t piece, const char* data, int64_t bytes,
                      int64_t file_bytes) override {
-    return copies_ ? copies_->Send(step, piece, data, bytes, file_bytes) : absl::OkStatus();
+    return partners_ ? partners_->Send(step, piece, data, bytes, file_bytes) : absl::OkStatus();
   }
 
   absl::Status EndFile(const SavedStep& step, const absl::Status& mine) override {
-    return copies_ ? copies_->EndFile(step, mine) : mine;
+    return partners_ ? partners_->EndFile(step, mine) : mine;
   }
 
   absl::StatusOr<std::string> Commit(const SavedStep& step, const absl::Status& mine,
                                      const std::string& contribution) override {
     absl::Status status = mine;
-    if (copies_) {
-      const absl::Status copies = copies_->Await(step);
-      status.Update(copies);
+    if (partners_) {
+      const absl::Status kept = partners_->Await(step);
+      status.Update(kept);
     }
     return rank() == 0 ? Decide(step, status, contribution) : Follow(step, status, contribution);
   }
@@ -173,8 +183,8 @@ class NodeSteps : public StepProtocol {
   Transport& transport_;
   const absl::Duration timeout_;
   const std::atomic<bool>& stop_;
-  std::optional<PartnerCopies> copies_;
-  std::optional<uint64_t> last_hash_;  // the committer's, on rank 0
+  std::unique_ptr<Partners> partners_;  // none: a lost node's files are lost
+  std::optional<uint64_t> last_hash_;   // the committer's, on rank 0
 };
 
 }  // namespace
@@ -189,9 +199,12 @@ std::vector<int> NodeLeaders(const std::vector<int>& nodes) {
 }
 
 std::unique_ptr<StepProtocol> MakeNodeSteps(FileSystem& files, CheckpointOptions options,
-                                            const TierOptions& tier, Transport& transport,
-                                            absl::Duration timeout, const std::atomic<bool>& stop) {
-  return std::make_unique<NodeSteps>(files, std::move(options), tier, transport, timeout, stop);
+                                            const TierOptions& tier,
+                                            const std::vector<int64_t>& file_bytes,
+                                            Transport& transport, absl::Duration timeout,
+                                            const std::atomic<bool>& stop) {
+  return std::make_unique<NodeSteps>(files, std::move(options), tier, file_bytes, transport,
+                                     timeout, stop);
 }
 
 }  // namespace longspan
