@@ -16,6 +16,9 @@
 namespace longspan {
 namespace {
 
+// The first byte of what the leader of a node says of the records; lines follow.
+constexpr char kKept = '+', kNotKept = '-';
+
 // Manifest and commit record in one message.
 std::string Pack(const StepRecords& records) {
   return absl::StrCat(records.manifest.size(), "\n", records.manifest, records.commit);
@@ -116,18 +119,26 @@ class NodeSteps : public StepProtocol {
     }
     last_hash_ = records.state_hash;
     // One node with the records makes the step count. What others could not write is told.
-    std::string lines;
-    absl::StatusOr<std::string> kept = Keep(step, records);
-    absl::StatusOr<std::vector<std::string>> others =
+    const absl::StatusOr<std::string> kept = Keep(step, records);
+    bool counts = kept.ok();
+    std::string lines = kept.ok() ? *kept : NotKept(step, kept.status());
+    const absl::StatusOr<std::vector<std::string>> others =
         VoteOf(step, "kept").Collect(absl::OkStatus(), "");
     if (others.ok()) {
-      for (const std::string& line : *others) lines += line;
+      for (const std::string& each : *others) {
+        if (each.empty()) continue;
+        counts = counts || each[0] == kKept;
+        lines += each.substr(1);
+      }
     } else {
-      absl::StrAppend(&lines, "not every node has the commit record of ", step.directory, ": ",
-                      others.status().message(), "\n");
+      absl::StrAppend(&lines, "not every node has said whether it has the commit record of ",
+                      step.directory, ": ", others.status().message(), "\n");
     }
-    if (!kept.ok()) return kept.status();
-    return absl::StrCat(*kept, lines);
+    status = counts ? absl::OkStatus() : kept.status();
+    VoteOf(step, "counts").Tell(status, lines);
+    if (counts) return lines;
+    if (others.ok()) Remove(step, status);
+    return status;
   }
 
   absl::StatusOr<std::string> Follow(const SavedStep& step, const absl::Status& mine,
@@ -138,13 +149,23 @@ class NodeSteps : public StepProtocol {
       Remove(step, packed.status());
       return packed.status();
     }
-    absl::StatusOr<std::string> kept = "";
+    std::string text;
     if (node_leader()) {
       absl::StatusOr<StepRecords> records = Unpack(*packed);
-      kept = records.ok() ? Keep(step, *records) : records.status();
+      const absl::StatusOr<std::string> kept =
+          records.ok() ? Keep(step, *records) : records.status();
+      text = kept.ok() ? absl::StrCat(std::string(1, kKept), *kept)
+                       : absl::StrCat(std::string(1, kNotKept), NotKept(step, kept.status()));
     }
-    VoteOf(step, "kept").TellLeader(kept.status(), kept.ok() ? *kept : "");
-    return kept;
+    VoteOf(step, "kept").TellLeader(absl::OkStatus(), text);
+    absl::StatusOr<std::string> counts = VoteOf(step, "counts").Hear();
+    if (!counts.ok()) Remove(step, counts.status());
+    return counts;
+  }
+
+  static std::string NotKept(const SavedStep& step, const absl::Status& status) {
+    return absl::StrCat("a node does not have the commit record of ", step.directory, ": ",
+                        status.message(), "\n");
   }
 
   // Node leaders: writes the records, then drops what is older. Lines of warnings.

@@ -122,9 +122,12 @@ class Restorer : public TieredRestore {
   absl::Status CheckComputable(const RestoreRead& read) const {
     const absl::Status computable = decoded_.Check(read.file, read.begin, read.end);
     if (computable.ok()) return computable;
-    return absl::DataLossError(absl::StrCat(Text(), ": ", manifest_.files[read.file].name,
-                                            " is nowhere whole: ", last_failure_.message(), "; ",
-                                            computable.message()));
+    // What cannot be read now is not lost: an older step must not take its place.
+    const absl::StatusCode code =
+        unreadable_.ok() ? absl::StatusCode::kDataLoss : unreadable_.code();
+    return absl::Status(code, absl::StrCat(Text(), ": ", manifest_.files[read.file].name,
+                                           " is nowhere whole: ", last_failure_.message(), "; ",
+                                           computable.message()));
   }
 
   absl::Status ReadHere(const std::vector<RestoreRead>& reads, BadPlaces& bad,
@@ -139,6 +142,11 @@ class Restorer : public TieredRestore {
         },
         &failed);
     last_failure_.Update(status);
+    if (!absl::IsDataLoss(status) && !absl::IsNotFound(status) &&
+        std::any_of(failed.begin(), failed.end(),
+                    [&](size_t i) { return ChooseFor(reads[i]) == Places::kShared; })) {
+      unreadable_.Update(status);
+    }
     for (const size_t i : failed) {
       places_.InsertBad(reads[i].file, ChooseFor(reads[i]), reads[i].begin, reads[i].end, bad);
       again.push_back(reads[i]);
@@ -277,6 +285,7 @@ class Restorer : public TieredRestore {
   DecodedReads decoded_;
   std::set<std::pair<int, int>> noted_;  // item, place
   absl::Status last_failure_;
+  absl::Status unreadable_;  // of the checkpoint directory
 };
 
 // The texts of manifest and commit record of a directory, whichever files it holds.

@@ -111,7 +111,8 @@ ProcessesEnd RunJob(const SavingJob& job, int ranks, const KillPoint& point, Not
                notes.resumed_ranks = start.ranks;
                notes.older_taken = start.older_taken;
              },
-             [&](int64_t step, const absl::Status& saved, const SaveReport&) {
+             [&](const std::string& /*tier*/, int64_t step, const absl::Status& saved,
+                 const SaveReport&) {
                if (saved.ok()) {
                  Raise(notes.reported, step);
                } else if (!absl::IsUnavailable(saved)) {
