@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "checkpoint/node_steps.h"
+#include "checkpoint/parity_file.h"
 #include "checkpoint/step_directory.h"
 #include "checkpoint/tiers.h"
 #include "checkpoint/vote.h"
@@ -30,8 +31,16 @@ nlohmann::json Listing(FileSystem& files, const TierDirectory& tier) {
     const std::string path = JoinPath(tier.directory, name);
     absl::StatusOr<std::vector<std::string>> content = files.List(path);
     if (!content.ok()) continue;
-    nlohmann::json held = nlohmann::json::array();
+    nlohmann::json held = nlohmann::json::array(), parity = nlohmann::json::array();
     for (const std::string& file : *content) {
+      if (IsParityFileName(file)) {
+        // One that is damaged has nothing to offer either.
+        auto opened = ParityFileReader::Open(files, JoinPath(path, file));
+        if (!opened.ok()) continue;
+        ParityDescription description = (*opened)->description();
+        if (ParityFileName(description.group, description.member) != file) continue;
+        parity.push_back(SerializeParity(description));
+      }
       if (!IsRankFile(file)) continue;
       absl::StatusOr<std::unique_ptr<File>> opened = files.OpenForRead(JoinPath(path, file));
       if (!opened.ok()) continue;
@@ -47,7 +56,8 @@ nlohmann::json Listing(FileSystem& files, const TierDirectory& tier) {
                      {"step", step->step},
                      {"generation", step->generation},
                      {"committed", committed},
-                     {"files", std::move(held)}});
+                     {"files", std::move(held)},
+                     {"parity", std::move(parity)}});
   }
   return steps;
 }
@@ -72,6 +82,8 @@ absl::StatusOr<std::vector<TierListing>> ListTiers(FileSystem& files,
       if (!content.ok()) return content.status();
       listing.files_here =
           static_cast<int>(std::count_if(content->begin(), content->end(), IsRankFile));
+      listing.parity_here =
+          static_cast<int>(std::count_if(content->begin(), content->end(), IsParityFileName));
       listing.info = std::move(info);
       listings.push_back(std::move(listing));
     }
@@ -139,6 +151,7 @@ absl::StatusOr<std::vector<FoundCheckpoint>> FindCheckpoints(
       for (const nlohmann::json& file : entry.at("files")) {
         copy.files.emplace_back(file.at(0), file.at(1));
       }
+      copy.parity = entry.at("parity").get<std::vector<std::string>>();
       step.copies.push_back(std::move(copy));
     }
   }

@@ -74,7 +74,8 @@ class LazyWriter : public LazyCheckpointWriter {
  public:
   LazyWriter(FileSystem& files, CheckpointOptions options, LazyOptions lazy,
              std::vector<StateRegion> regions, Transport& transport, int64_t generation,
-             RankFileLayout layout, std::unique_ptr<HostPool> pool, const MakeProtocol& protocol)
+             RankFileLayout layout, const std::vector<int64_t>& file_bytes,
+             std::unique_ptr<HostPool> pool, const MakeProtocol& protocol)
       : files_(files),
         options_(std::move(options)),
         lazy_(std::move(lazy)),
@@ -83,7 +84,7 @@ class LazyWriter : public LazyCheckpointWriter {
         generation_(generation),
         layout_(std::move(layout)),
         pool_(std::move(pool)),
-        protocol_(protocol(stop_)) {
+        protocol_(protocol(file_bytes, stop_)) {
     for (size_t i = 0; i < regions_.size(); ++i) {
       const int gate = regions_[i].gate;
       if (gate >= static_cast<int>(last_piece_.size())) last_piece_.resize(gate + 1, -1);
@@ -409,12 +410,16 @@ absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> OpenLazyWriter(
     pool = *std::move(made);
     return absl::OkStatus();
   };
+  const absl::Status prepared = prepare();
   absl::StatusOr<std::vector<std::string>> votes =
-      Vote(transport, absl::StrCat("layout of generation ", generation), prepare());
+      Vote(transport, absl::StrCat("layout of generation ", generation), prepared,
+           absl::StrCat(layout.bytes));
   if (!votes.ok()) return votes.status();
+  std::vector<int64_t> file_bytes;
+  for (const std::string& bytes : *votes) file_bytes.push_back(std::stoll(bytes));
   return std::make_unique<LazyWriter>(files, std::move(options), std::move(lazy),
                                       std::move(regions), transport, generation, std::move(layout),
-                                      std::move(pool), protocol);
+                                      file_bytes, std::move(pool), protocol);
 }
 
 absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> LazyCheckpointWriter::Open(
@@ -424,7 +429,7 @@ absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> LazyCheckpointWriter::Open
   if (!generation.ok()) return generation.status();
   const absl::Duration timeout = lazy.timeout;
   return OpenLazyWriter(files, options, std::move(lazy), std::move(regions), memory, transport,
-                        *generation, [&](const std::atomic<bool>& stop) {
+                        *generation, [&](const auto& /*file_bytes*/, const auto& stop) {
                           return MakeSharedSteps(files, options, transport, timeout, stop);
                         });
 }

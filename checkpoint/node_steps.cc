@@ -1,17 +1,23 @@
 #include "checkpoint/node_steps.h"
 
 #include <map>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "checkpoint/commit.h"
+#include "checkpoint/erasure_groups.h"
+#include "checkpoint/parity_partners.h"
 #include "checkpoint/partner_copies.h"
 #include "checkpoint/retention.h"
 
 namespace longspan {
 namespace {
+
+// The first byte of what the leader of a node says of the records; lines follow.
+constexpr char kKept = '+', kNotKept = '-';
 
 // Manifest and commit record in one message.
 std::string Pack(const StepRecords& records) {
@@ -31,7 +37,8 @@ absl::StatusOr<StepRecords> Unpack(const std::string& text) {
 class NodeSteps : public StepProtocol {
  public:
   NodeSteps(FileSystem& files, CheckpointOptions options, const TierOptions& tier,
-            Transport& transport, absl::Duration timeout, const std::atomic<bool>& stop)
+            const std::vector<int64_t>& file_bytes, Transport& transport, absl::Duration timeout,
+            const std::atomic<bool>& stop)
       : files_(files),
         options_(std::move(options)),
         name_(tier.tier.name),
@@ -40,7 +47,13 @@ class NodeSteps : public StepProtocol {
         timeout_(timeout),
         stop_(stop) {
     if (tier.partner) {
-      copies_.emplace(files_, transport_, PartnersOf(tier.nodes), timeout_, stop_);
+      partners_ = std::make_unique<PartnerCopies>(files_, transport_, PartnersOf(tier.nodes),
+                                                  timeout_, stop_);
+    }
+    if (!tier.erasure.off()) {
+      partners_ = std::make_unique<ParityPartners>(
+          files_, transport_, options_.run_id, *ErasureGroups(tier.erasure, tier.nodes, file_bytes),
+          timeout_, stop_);
     }
   }
 
@@ -55,25 +68,25 @@ class NodeSteps : public StepProtocol {
       if (absl::IsAlreadyExists(status)) status = absl::OkStatus();
       if (status.ok()) status = files_.SyncDirectory(options_.directory);
     }
-    if (copies_) copies_->Expect(step, status);
+    if (partners_) partners_->Expect(step, status);
     return status;
   }
 
   absl::Status Piece(const SavedStep& step, int64_t piece, const char* data, int64_t bytes,
                      int64_t file_bytes) override {
-    return copies_ ? copies_->Send(step, piece, data, bytes, file_bytes) : absl::OkStatus();
+    return partners_ ? partners_->Send(step, piece, data, bytes, file_bytes) : absl::OkStatus();
   }
 
   absl::Status EndFile(const SavedStep& step, const absl::Status& mine) override {
-    return copies_ ? copies_->EndFile(step, mine) : mine;
+    return partners_ ? partners_->EndFile(step, mine) : mine;
   }
 
   absl::StatusOr<std::string> Commit(const SavedStep& step, const absl::Status& mine,
                                      const std::string& contribution) override {
     absl::Status status = mine;
-    if (copies_) {
-      const absl::Status copies = copies_->Await(step);
-      status.Update(copies);
+    if (partners_) {
+      const absl::Status kept = partners_->Await(step);
+      status.Update(kept);
     }
     return rank() == 0 ? Decide(step, status, contribution) : Follow(step, status, contribution);
   }
@@ -106,18 +119,26 @@ class NodeSteps : public StepProtocol {
     }
     last_hash_ = records.state_hash;
     // One node with the records makes the step count. What others could not write is told.
-    std::string lines;
-    absl::StatusOr<std::string> kept = Keep(step, records);
-    absl::StatusOr<std::vector<std::string>> others =
+    const absl::StatusOr<std::string> kept = Keep(step, records);
+    bool counts = kept.ok();
+    std::string lines = kept.ok() ? *kept : NotKept(step, kept.status());
+    const absl::StatusOr<std::vector<std::string>> others =
         VoteOf(step, "kept").Collect(absl::OkStatus(), "");
     if (others.ok()) {
-      for (const std::string& line : *others) lines += line;
+      for (const std::string& each : *others) {
+        if (each.empty()) continue;
+        counts = counts || each[0] == kKept;
+        lines += each.substr(1);
+      }
     } else {
-      absl::StrAppend(&lines, "not every node has the commit record of ", step.directory, ": ",
-                      others.status().message(), "\n");
+      absl::StrAppend(&lines, "not every node has said whether it has the commit record of ",
+                      step.directory, ": ", others.status().message(), "\n");
     }
-    if (!kept.ok()) return kept.status();
-    return absl::StrCat(*kept, lines);
+    status = counts ? absl::OkStatus() : kept.status();
+    VoteOf(step, "counts").Tell(status, lines);
+    if (counts) return lines;
+    if (others.ok()) Remove(step, status);
+    return status;
   }
 
   absl::StatusOr<std::string> Follow(const SavedStep& step, const absl::Status& mine,
@@ -128,13 +149,23 @@ class NodeSteps : public StepProtocol {
       Remove(step, packed.status());
       return packed.status();
     }
-    absl::StatusOr<std::string> kept = "";
+    std::string text;
     if (node_leader()) {
       absl::StatusOr<StepRecords> records = Unpack(*packed);
-      kept = records.ok() ? Keep(step, *records) : records.status();
+      const absl::StatusOr<std::string> kept =
+          records.ok() ? Keep(step, *records) : records.status();
+      text = kept.ok() ? absl::StrCat(std::string(1, kKept), *kept)
+                       : absl::StrCat(std::string(1, kNotKept), NotKept(step, kept.status()));
     }
-    VoteOf(step, "kept").TellLeader(kept.status(), kept.ok() ? *kept : "");
-    return kept;
+    VoteOf(step, "kept").TellLeader(absl::OkStatus(), text);
+    absl::StatusOr<std::string> counts = VoteOf(step, "counts").Hear();
+    if (!counts.ok()) Remove(step, counts.status());
+    return counts;
+  }
+
+  static std::string NotKept(const SavedStep& step, const absl::Status& status) {
+    return absl::StrCat("a node does not have the commit record of ", step.directory, ": ",
+                        status.message(), "\n");
   }
 
   // Node leaders: writes the records, then drops what is older. Lines of warnings.
@@ -173,8 +204,8 @@ class NodeSteps : public StepProtocol {
   Transport& transport_;
   const absl::Duration timeout_;
   const std::atomic<bool>& stop_;
-  std::optional<PartnerCopies> copies_;
-  std::optional<uint64_t> last_hash_;  // the committer's, on rank 0
+  std::unique_ptr<Partners> partners_;  // none: a lost node's files are lost
+  std::optional<uint64_t> last_hash_;   // the committer's, on rank 0
 };
 
 }  // namespace
@@ -189,9 +220,12 @@ std::vector<int> NodeLeaders(const std::vector<int>& nodes) {
 }
 
 std::unique_ptr<StepProtocol> MakeNodeSteps(FileSystem& files, CheckpointOptions options,
-                                            const TierOptions& tier, Transport& transport,
-                                            absl::Duration timeout, const std::atomic<bool>& stop) {
-  return std::make_unique<NodeSteps>(files, std::move(options), tier, transport, timeout, stop);
+                                            const TierOptions& tier,
+                                            const std::vector<int64_t>& file_bytes,
+                                            Transport& transport, absl::Duration timeout,
+                                            const std::atomic<bool>& stop) {
+  return std::make_unique<NodeSteps>(files, std::move(options), tier, file_bytes, transport,
+                                     timeout, stop);
 }
 
 }  // namespace longspan

@@ -1,14 +1,12 @@
 #include "checkpoint/partner_copies.h"
 
-#include <pthread.h>
-#include <sched.h>
-
 #include <algorithm>
 #include <cstring>
 #include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "checkpoint/background_vote.h"
 #include "checkpoint/commit.h"
 #include "checkpoint/rank_file.h"
 
@@ -69,23 +67,13 @@ PartnerCopies::PartnerCopies(FileSystem& files, Transport& transport,
       sources_(SourcesOf(partners, transport.rank())),
       timeout_(timeout),
       stop_(stop),
-      thread_([this] { Serve(); }) {}
-
-PartnerCopies::~PartnerCopies() {
-  {
-    const std::lock_guard lock(mutex_);
-    ending_ = true;
-  }
-  changed_.notify_all();
-  thread_.join();
-}
+      keeping_(
+          [this](const SavedStep& step, const absl::Status& mine) { return Keep(step, mine); }) {}
 
 void PartnerCopies::Expect(const SavedStep& step, const absl::Status& mine) {
   sent_ = answered_ = 0;
   refused_ = false;
-  const std::lock_guard lock(mutex_);
-  expected_.push_back({step, mine});
-  changed_.notify_all();
+  keeping_.Expect(step, mine);
 }
 
 absl::Status PartnerCopies::AwaitAnswer(const SavedStep& step) {
@@ -124,42 +112,18 @@ absl::Status PartnerCopies::EndFile(const SavedStep& step, const absl::Status& m
   return status;
 }
 
-absl::Status PartnerCopies::Await(const SavedStep& step) {
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return taken_.count(step.tag) > 0; });
-  absl::Status status = taken_[step.tag];
-  taken_.erase(step.tag);
-  return status;
-}
-
-void PartnerCopies::Serve() {
-  pthread_setname_np(pthread_self(), "ckpt-partner");
-  const sched_param none{};
-  pthread_setschedparam(pthread_self(), SCHED_BATCH, &none);
-  while (true) {
-    Expected expected;
-    {
-      std::unique_lock lock(mutex_);
-      changed_.wait(lock, [&] { return ending_ || !expected_.empty(); });
-      if (expected_.empty()) return;
-      expected = std::move(expected_.front());
-      expected_.pop_front();
+absl::Status PartnerCopies::Keep(const SavedStep& step, const absl::Status& mine) {
+  absl::Status status;
+  for (const int source : sources_) {
+    if (mine.ok()) {
+      status.Update(Take(step, source));
+    } else {
+      transport_
+          .SendTagged(source, AnswersTag(step), absl::StrCat("cannot keep it: ", mine.message()))
+          .IgnoreError();
     }
-    absl::Status status;
-    for (const int source : sources_) {
-      if (expected.mine.ok()) {
-        status.Update(Take(expected.step, source));
-      } else {
-        transport_
-            .SendTagged(source, AnswersTag(expected.step),
-                        absl::StrCat("cannot keep it: ", expected.mine.message()))
-            .IgnoreError();
-      }
-    }
-    const std::lock_guard lock(mutex_);
-    taken_[expected.step.tag] = status;
-    changed_.notify_all();
   }
+  return status;
 }
 
 absl::Status PartnerCopies::Take(const SavedStep& step, int source) {

@@ -53,8 +53,10 @@ class StepProtocol {
                                              const std::string& contribution) = 0;
 };
 
-// `stop`, when set, ends waits; it outlives the protocol.
-using MakeProtocol = std::function<std::unique_ptr<StepProtocol>(const std::atomic<bool>& stop)>;
+// `file_bytes`: of the file that every rank writes in each step. `stop`, when set, ends waits; it
+// outlives the protocol.
+using MakeProtocol = std::function<std::unique_ptr<StepProtocol>(
+    const std::vector<int64_t>& file_bytes, const std::atomic<bool>& stop)>;
 
 std::unique_ptr<StepProtocol> MakeSharedSteps(FileSystem& files, CheckpointOptions options,
                                               Transport& transport, absl::Duration timeout,

@@ -8,7 +8,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
+#include "checkpoint/decoded_reads.h"
 #include "checkpoint/manifest.h"
+#include "checkpoint/places.h"
 #include "checkpoint/restore_reads.h"
 #include "checkpoint/step_directory.h"
 #include "checkpoint/tiers.h"
@@ -22,9 +24,7 @@ constexpr size_t kReadsARound = 4;
 // Ranks of a job that restores are alive, or the transport says that they are not.
 constexpr absl::Duration kPatience = absl::Minutes(10);
 
-// A place that holds a file: the checkpoint directory, or a copy.
-constexpr int kShared = -1;
-using Place = std::pair<int, int>;  // file; kShared, or index into FoundCheckpoint::copies
+using BadPlaces = std::set<Places::Bad>;
 
 // A read that another rank carries out.
 struct Request {
@@ -41,20 +41,27 @@ class Restorer : public TieredRestore {
            Transport& transport, CheckpointInfo info, Manifest manifest)
       : files_(files),
         found_(found),
-        nodes_(nodes),
         transport_(transport),
         info_(std::move(info)),
-        manifest_(std::move(manifest)) {}
+        manifest_(std::move(manifest)),
+        places_(found, nodes, manifest_),
+        decoded_(files, manifest_, places_, transport,
+                 absl::StrCat("restore generation ", found.generation, " step ", found.step),
+                 kPatience) {}
 
   const CheckpointInfo& info() const override { return info_; }
 
-  // Every file is somewhere. The same on all ranks.
+  // Every file is somewhere, or can be computed. The same on all ranks.
   absl::Status CheckPlaces() const {
-    for (size_t file = 0; file < manifest_.files.size(); ++file) {
-      if (!Choose(static_cast<int>(file)).has_value()) {
-        return absl::DataLossError(absl::StrCat(Text(), ": ", manifest_.files[file].name,
-                                                " is not in any place that is left"));
-      }
+    for (size_t i = 0; i < manifest_.files.size(); ++i) {
+      const auto file = static_cast<int>(i);
+      const int64_t bytes = manifest_.files[i].bytes;
+      if (Choose(file, 0, bytes).has_value()) continue;
+      const absl::Status computable = decoded_.Check(file, 0, bytes);
+      if (computable.ok()) continue;
+      return absl::DataLossError(
+          absl::StrCat(Text(), ": ", manifest_.files[i].name,
+                       " is not in any place that is left: ", computable.message()));
     }
     return absl::OkStatus();
   }
@@ -68,24 +75,33 @@ class Restorer : public TieredRestore {
     // Every pass either ends or finds out about a bad place.
     while (true) {
       absl::Status mine;
-      for (const RestoreRead& read : left) {
-        if (!Choose(read.file).has_value()) {
-          mine = absl::DataLossError(absl::StrCat(Text(), ": ", manifest_.files[read.file].name,
-                                                  " is nowhere whole: ", last_failure_.message()));
-          break;
-        }
+      std::vector<RestoreRead> plain, nowhere;
+      for (RestoreRead& read : left) {
+        const bool there = Choose(read.file, read.begin, read.end).has_value();
+        if (!there) mine.Update(CheckComputable(read));
+        (there ? plain : nowhere).push_back(std::move(read));
       }
       if (absl::Status status = Agree("places", mine); !status.ok()) return status;
 
-      std::set<Place> bad;
+      BadPlaces bad;
       std::vector<RestoreRead> again;
-      if (absl::Status status = ReadHere(left, bad, again); !status.ok()) return status;
-      if (absl::Status status = ReadElsewhere(left, bad, again); !status.ok()) return status;
+      if (absl::Status status = ReadHere(plain, bad, again); !status.ok()) return status;
+      if (absl::Status status = ReadElsewhere(plain, bad, again); !status.ok()) return status;
+      if (absl::Status status = decoded_.Run(nowhere, bad, again, last_failure_); !status.ok()) {
+        return status;
+      }
       absl::StatusOr<bool> more = TellBad(bad, !again.empty(), notes);
       if (!more.ok()) return more.status();
-      if (!*more) return absl::OkStatus();
+      if (!*more) break;
       left = std::move(again);
     }
+    if (notes != nullptr) {
+      for (const auto& [file, tier] : decoded_.computed()) {
+        notes->push_back(absl::StrCat(Text(), ": ", manifest_.files[file].name,
+                                      " was computed from parity of other nodes, in tier ", tier));
+      }
+    }
+    return absl::OkStatus();
   }
 
  private:
@@ -97,58 +113,49 @@ class Restorer : public TieredRestore {
     return Vote(transport_, absl::StrCat("restore step ", found_.step, ": ", what), mine).status();
   }
 
-  bool Holds(const FoundCheckpoint::Copy& copy, int file) const {
-    const ManifestFile& entry = manifest_.files[file];
-    return std::any_of(copy.files.begin(), copy.files.end(), [&](const auto& held) {
-      return held.first == entry.name && held.second == entry.bytes;
-    });
+  // Where this rank takes bytes of a file from.
+  std::optional<int> Choose(int file, int64_t begin, int64_t end) const {
+    return places_.Choose(transport_.rank(), file, begin, end);
+  }
+  int ChooseFor(const RestoreRead& read) const { return *Choose(read.file, read.begin, read.end); }
+
+  absl::Status CheckComputable(const RestoreRead& read) const {
+    const absl::Status computable = decoded_.Check(read.file, read.begin, read.end);
+    if (computable.ok()) return computable;
+    // What cannot be read now is not lost: an older step must not take its place.
+    const absl::StatusCode code =
+        unreadable_.ok() ? absl::StatusCode::kDataLoss : unreadable_.code();
+    return absl::Status(code, absl::StrCat(Text(), ": ", manifest_.files[read.file].name,
+                                           " is nowhere whole: ", last_failure_.message(), "; ",
+                                           computable.message()));
   }
 
-  // Where this rank takes a file from: a tier of its own node, of another one, or the checkpoint
-  // directory. Nothing where no place is left.
-  std::optional<int> Choose(int file) const {
-    const int node = nodes_[transport_.rank()];
-    std::optional<int> best;
-    for (size_t i = 0; i < found_.copies.size(); ++i) {
-      const int copy = static_cast<int>(i);
-      if (bad_.count({file, copy}) > 0 || !Holds(found_.copies[i], file)) continue;
-      // Tiers are told in order, nearest first.
-      if (!best || (found_.copies[i].node == node && found_.copies[*best].node != node))
-        best = copy;
-    }
-    if (best) return best;
-    if (!found_.directory.empty() && bad_.count({file, kShared}) == 0) return kShared;
-    return std::nullopt;
-  }
-
-  bool Here(int place) const {
-    return place == kShared || found_.copies[place].node == nodes_[transport_.rank()];
-  }
-  std::string PathOf(int file, int place) const {
-    return JoinPath(place == kShared ? found_.directory : found_.copies[place].directory,
-                    manifest_.files[file].name);
-  }
-
-  absl::Status ReadHere(const std::vector<RestoreRead>& reads, std::set<Place>& bad,
+  absl::Status ReadHere(const std::vector<RestoreRead>& reads, BadPlaces& bad,
                         std::vector<RestoreRead>& again) {
     std::vector<size_t> failed;
     const absl::Status status = ReadAndVerify(
         files_, manifest_, reads,
         [&](const RestoreRead& read) {
-          const int place = *Choose(read.file);
-          return Here(place) ? PathOf(read.file, place) : std::string();
+          const int place = ChooseFor(read);
+          return places_.Here(transport_.rank(), place) ? places_.PathOf(read.file, place)
+                                                        : std::string();
         },
         &failed);
     last_failure_.Update(status);
+    if (!absl::IsDataLoss(status) && !absl::IsNotFound(status) &&
+        std::any_of(failed.begin(), failed.end(),
+                    [&](size_t i) { return ChooseFor(reads[i]) == Places::kShared; })) {
+      unreadable_.Update(status);
+    }
     for (const size_t i : failed) {
-      bad.insert({reads[i].file, *Choose(reads[i].file)});
+      places_.InsertBad(reads[i].file, ChooseFor(reads[i]), reads[i].begin, reads[i].end, bad);
       again.push_back(reads[i]);
     }
     return absl::OkStatus();
   }
 
   // Reads that other nodes' ranks carry out, in rounds.
-  absl::Status ReadElsewhere(const std::vector<RestoreRead>& reads, std::set<Place>& bad,
+  absl::Status ReadElsewhere(const std::vector<RestoreRead>& reads, BadPlaces& bad,
                              std::vector<RestoreRead>& again) {
     absl::StatusOr<std::vector<Request>> requests = Exchange(reads);
     if (!requests.ok()) return requests.status();
@@ -179,16 +186,11 @@ class Restorer : public TieredRestore {
 
   // Collective. Every rank's requests.
   absl::StatusOr<std::vector<Request>> Exchange(const std::vector<RestoreRead>& reads) {
-    std::map<int, std::vector<int>> ranks;  // by node
-    for (size_t rank = 0; rank < nodes_.size(); ++rank) {
-      ranks[nodes_[rank]].push_back(static_cast<int>(rank));
-    }
     std::string mine;
     for (size_t i = 0; i < reads.size(); ++i) {
-      const int place = *Choose(reads[i].file);
-      if (Here(place)) continue;
-      const std::vector<int>& holders = ranks[found_.copies[place].node];
-      const int from = holders[(static_cast<size_t>(transport_.rank()) + i) % holders.size()];
+      const int place = ChooseFor(reads[i]);
+      if (places_.Here(transport_.rank(), place)) continue;
+      const int from = places_.ReaderOf(transport_.rank(), place, static_cast<int64_t>(i));
       absl::StrAppend(&mine, from, " ", reads[i].file, " ", place, " ", reads[i].begin, " ",
                       reads[i].end, " ", i, "\n");
     }
@@ -216,15 +218,15 @@ class Restorer : public TieredRestore {
     const int64_t bytes = request.end - request.begin;
     std::string message(static_cast<size_t>(1 + bytes), '\1');
     absl::StatusOr<std::unique_ptr<File>> file =
-        files_.OpenForRead(PathOf(request.file, request.copy));
+        files_.OpenForRead(places_.PathOf(request.file, request.copy));
     absl::Status status = file.status();
     if (status.ok()) status = (*file)->ReadAt(request.begin, message.data() + 1, bytes);
     if (!status.ok()) message = absl::StrCat(std::string(1, '\0'), status.message());
     return transport_.SendTagged(request.to, TagOf(request), message);
   }
 
-  absl::Status Take(const Request& request, const std::vector<RestoreRead>& reads,
-                    std::set<Place>& bad, std::vector<RestoreRead>& again) {
+  absl::Status Take(const Request& request, const std::vector<RestoreRead>& reads, BadPlaces& bad,
+                    std::vector<RestoreRead>& again) {
     absl::StatusOr<std::string> message =
         transport_.ReceiveTagged(request.from, TagOf(request), kPatience);
     if (!message.ok()) return message.status();
@@ -235,29 +237,26 @@ class Restorer : public TieredRestore {
     if (!came) {
       status = absl::DataLossError(message->empty() ? "an empty answer" : message->substr(1));
     } else {
-      status = CheckChunks(manifest_, read,
-                           absl::StrCat(PathOf(request.file, request.copy), " of node ",
-                                        found_.copies[request.copy].node),
+      status = CheckChunks(manifest_, read, places_.TextOf(request.file, request.copy),
                            message->data() + 1);
     }
     if (status.ok()) {
       CopyToRegions(read, message->data() + 1);
     } else {
       last_failure_.Update(status);
-      bad.insert({request.file, request.copy});
+      places_.InsertBad(read.file, request.copy, read.begin, read.end, bad);
       again.push_back(read);
     }
     return absl::OkStatus();
   }
 
   // Collective: what any rank found bad is bad for all. Whether any rank has reads left.
-  absl::StatusOr<bool> TellBad(const std::set<Place>& bad, bool again,
-                               std::vector<std::string>* notes) {
+  absl::StatusOr<bool> TellBad(const BadPlaces& bad, bool again, std::vector<std::string>* notes) {
     std::string mine = again ? "again\n" : "";
-    for (const auto& [file, place] : bad) {
-      absl::StrAppend(&mine, file, " ", place, "\n");
-      if (notes != nullptr) {
-        notes->push_back(absl::StrCat(PathOf(file, place),
+    for (const auto& [item, place, unit] : bad) {
+      absl::StrAppend(&mine, item, " ", place, " ", unit, "\n");
+      if (notes != nullptr && noted_.insert({item, place}).second) {
+        notes->push_back(absl::StrCat(places_.TextOf(item, place),
                                       " is left for another copy: ", last_failure_.message()));
       }
     }
@@ -271,7 +270,7 @@ class Restorer : public TieredRestore {
           continue;
         }
         const std::vector<std::string> words = absl::StrSplit(line, ' ');
-        bad_.insert({std::stoi(words[0]), std::stoi(words[1])});
+        places_.Leave({std::stoi(words[0]), std::stoi(words[1]), std::stoll(words[2])});
       }
     }
     return more;
@@ -279,12 +278,14 @@ class Restorer : public TieredRestore {
 
   FileSystem& files_;
   const FoundCheckpoint& found_;
-  const std::vector<int>& nodes_;
   Transport& transport_;
   const CheckpointInfo info_;
   const Manifest manifest_;
-  std::set<Place> bad_;
+  Places places_;
+  DecodedReads decoded_;
+  std::set<std::pair<int, int>> noted_;  // item, place
   absl::Status last_failure_;
+  absl::Status unreadable_;  // of the checkpoint directory
 };
 
 // The texts of manifest and commit record of a directory, whichever files it holds.

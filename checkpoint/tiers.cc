@@ -2,11 +2,13 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <map>
 #include <random>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "checkpoint/erasure_groups.h"
 #include "checkpoint/node_steps.h"
 #include "checkpoint/step_directory.h"
 #include "checkpoint/step_protocol.h"
@@ -121,6 +123,19 @@ absl::StatusOr<std::vector<TierDirectory>> ReadTiers(FileSystem& files,
   return known->tiers;
 }
 
+double CopiesKept(const TierOptions& options) {
+  if (options.partner) return 2;
+  if (options.erasure.off()) return 1;
+  const absl::StatusOr<std::vector<ErasureGroup>> groups =
+      ErasureGroups(options.erasure, options.nodes, std::vector<int64_t>(options.nodes.size(), 1));
+  double most = 1;
+  if (!groups.ok()) return most;
+  for (const ErasureGroup& group : *groups) {
+    most = std::max(most, 1 + static_cast<double>(group.layout.parity) / group.layout.data);
+  }
+  return most;
+}
+
 absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> OpenTier(
     FileSystem& files, const CheckpointOptions& options, int64_t generation, TierOptions tier,
     LazyOptions lazy, std::vector<StateRegion> regions, MemoryTable& memory, Transport& transport) {
@@ -132,6 +147,15 @@ absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> OpenTier(
   if (tier.keep_last < 1) mine = absl::InvalidArgumentError("keep_last is below 1");
   if (static_cast<int>(tier.nodes.size()) != transport.size()) {
     mine = absl::InvalidArgumentError("nodes: one for every rank");
+  }
+  if (mine.ok() && !tier.erasure.off()) {
+    if (tier.partner) {
+      mine = absl::InvalidArgumentError("a partner and erasure: one of them protects files");
+    } else {
+      // What the sizes of files are does not matter for this.
+      mine = ErasureGroups(tier.erasure, tier.nodes, std::vector<int64_t>(tier.nodes.size(), 1))
+                 .status();
+    }
   }
   if (mine.ok()) {
     mine = files.CreateDirectory(here.directory);  // by the first rank of the node
@@ -147,8 +171,9 @@ absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> OpenTier(
   }
   const absl::Duration timeout = lazy.timeout;
   return OpenLazyWriter(files, here, std::move(lazy), std::move(regions), memory, transport,
-                        generation, [&](const std::atomic<bool>& stop) {
-                          return MakeNodeSteps(files, here, tier, transport, timeout, stop);
+                        generation, [&](const auto& file_bytes, const auto& stop) {
+                          return MakeNodeSteps(files, here, tier, file_bytes, transport, timeout,
+                                               stop);
                         });
 }
 

@@ -51,17 +51,32 @@ struct TierListing {
   std::string tier;
   CheckpointInfo info;  // `directory` on this node; ranks and bytes of all nodes
   int files_here = 0;
+  int parity_here = 0;  // files of parity
 };
 // What the tiers of tiers.json hold on this node, newest first. Not collective.
 absl::StatusOr<std::vector<TierListing>> ListTiers(FileSystem& files,
                                                    const std::string& checkpoint_directory);
 
+// Parity instead of copies: of `data` + `parity` nodes any `parity` may be lost, and every file
+// costs parity / data of itself in addition. erasure_groups.h says how nodes are divided.
+struct Erasure {
+  int data = 0, parity = 0;
+  bool off() const { return parity == 0; }
+};
+// "4+1". InvalidArgument for anything else.
+absl::StatusOr<Erasure> ParseErasure(const std::string& text);
+
 struct TierOptions {
   TierDirectory tier;
-  int keep_last = 1;       // newest steps kept on every node
-  bool partner = false;    // every file is kept by a rank of the next node as well
+  int keep_last = 1;     // newest steps kept on every node
+  bool partner = false;  // every file is kept by a rank of the next node as well
+  // Or its group keeps parity of it. Needs more than `parity` nodes; with fewer than data + parity,
+  // or ranks that the nodes have in different numbers, it costs more.
+  Erasure erasure;
   std::vector<int> nodes;  // of every rank, as NodesByHost gives them
 };
+// What a tier holds of a step, in sizes of the step: 1, 2 with a partner, 1.25 with "4+1".
+double CopiesKept(const TierOptions& options);
 
 // As LazyCheckpointWriter::Open, with the generation that a writer of the checkpoint directory has
 // claimed. `options.directory`, keep_last and keep_every are not used. Makes the tier's directory
@@ -83,6 +98,7 @@ struct FoundCheckpoint {
     int node = 0;
     bool committed = false;  // has a valid commit record; without one, its files may still be used
     std::vector<std::pair<std::string, int64_t>> files;  // names and bytes
+    std::vector<std::string> parity;                     // what parity files say of themselves
   };
   std::vector<Copy> copies;
 
@@ -99,12 +115,13 @@ absl::StatusOr<std::vector<FoundCheckpoint>> FindCheckpoints(
     std::vector<std::string>* skipped = nullptr);
 
 // One step, read from wherever its files are: this node's tiers, other nodes' (through the
-// transport), the checkpoint directory, in this order; a copy that is missing, unreadable or
-// damaged is left for the next one. All functions are collective and fail alike on all ranks.
+// transport), the checkpoint directory, in this order; what is missing, unreadable or damaged there
+// is taken from the next one. What is in none of them is computed from parity and other files. All
+// functions are collective and fail alike on all ranks.
 class TieredRestore {
  public:
-  // Reads the manifest. DataLoss if it cannot be had, or a file of it is nowhere. All arguments
-  // outlive the object.
+  // Reads the manifest. DataLoss if it cannot be had, or a file of it is nowhere and cannot be
+  // computed. All arguments outlive the object.
   static absl::StatusOr<std::unique_ptr<TieredRestore>> Open(FileSystem& files,
                                                              const FoundCheckpoint& found,
                                                              const std::vector<int>& nodes,
@@ -112,8 +129,8 @@ class TieredRestore {
   virtual ~TieredRestore() = default;
   // `directory` is the checkpoint directory's, or that of the copy that the manifest is from.
   virtual const CheckpointInfo& info() const = 0;
-  // As RestoreRegions. `notes` gets a line for every file that had to be taken from elsewhere than
-  // where it was looked for first (this rank's).
+  // As RestoreRegions. `notes` gets a line for every file that this rank had to take from elsewhere
+  // than where it was looked for first, and for every file that had to be computed for any rank.
   virtual absl::Status Restore(const std::vector<StateRegion>& regions,
                                std::vector<std::string>* notes) = 0;
 };

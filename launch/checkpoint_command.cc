@@ -77,12 +77,14 @@ absl::StatusOr<std::vector<Row>> Rows(const std::string& path, std::vector<std::
   for (const TierListing& listing : *tiers) {
     Row& row = rows[{listing.info.generation, listing.info.step}];
     if (row.places.empty()) row.info = listing.info;
-    row.places.push_back(absl::StrCat(listing.tier, " (", listing.files_here, " of ",
-                                      listing.info.ranks,
-                                      " files on this node): ", listing.info.directory));
+    row.places.push_back(absl::StrCat(
+        listing.tier, " (", listing.files_here, " of ", listing.info.ranks, " files",
+        listing.parity_here > 0 ? absl::StrCat(" and ", listing.parity_here, " of parity") : "",
+        " on this node): ", listing.info.directory));
     row.tiers.push_back({{"tier", listing.tier},
                          {"directory", listing.info.directory},
-                         {"files_here", listing.files_here}});
+                         {"files_here", listing.files_here},
+                         {"parity_here", listing.parity_here}});
   }
   std::vector<Row> sorted;
   for (auto& [key, row] : rows) sorted.push_back(std::move(row));

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "checkpoint/tiers.h"
 #include "optim/schedule.h"
 #include "parallel/integer_cost.h"
 
@@ -264,6 +265,14 @@ Rule NotEmptyWith(std::function<std::string(const RunConfig&)> get,
                : absl::InvalidArgumentError("is needed: a directory that every node has");
   };
 }
+Rule ErasureWithout(std::function<std::string(const RunConfig&)> get,
+                    std::function<bool(const RunConfig&)> partner) {
+  return [get = std::move(get), partner = std::move(partner)](const RunConfig& c) {
+    if (get(c).empty()) return absl::OkStatus();
+    if (partner(c)) return absl::InvalidArgumentError("is one way, a partner another: choose one");
+    return ParseErasure(get(c)).status();
+  };
+}
 Rule OneOf(std::function<std::string(const RunConfig&)> get, std::vector<std::string> values) {
   return [get = std::move(get), values = std::move(values)](const RunConfig& c) {
     const std::string value = get(c);
@@ -463,6 +472,9 @@ const std::vector<Key>& Table() {
               AtLeast(VALUE(checkpoint.memory.keep), 1)),
       MakeKey("checkpoint", "memory_partner", FIELD(checkpoint.memory.partner), kMayChange,
               "every save in memory is in another node's memory as well"),
+      MakeKey("checkpoint", "memory_erasure", FIELD(checkpoint.memory.erasure), kMayChange,
+              "parity instead: \"4+1\": of 5 nodes any 1 may be lost, for 1/4 more memory; \"\": none",
+              ErasureWithout(VALUE(checkpoint.memory.erasure), VALUE(checkpoint.memory.partner))),
       MakeKey("checkpoint", "local_interval", FIELD(checkpoint.local.interval), kMayChange,
               "saves to a disk of every node: as interval; 0: none"),
       MakeKey("checkpoint", "local_directory", FIELD(checkpoint.local.directory), kMayChange,
@@ -472,6 +484,9 @@ const std::vector<Key>& Table() {
               AtLeast(VALUE(checkpoint.local.keep), 1)),
       MakeKey("checkpoint", "local_partner", FIELD(checkpoint.local.partner), kMayChange,
               "every save on a node's disk is on another node's as well"),
+      MakeKey("checkpoint", "local_erasure", FIELD(checkpoint.local.erasure), kMayChange,
+              "parity instead: as memory_erasure",
+              ErasureWithout(VALUE(checkpoint.local.erasure), VALUE(checkpoint.local.partner))),
 
       MakeKey("metrics", "every", FIELD(metrics.every), kMayChange, "steps between two lines",
               AtLeast(VALUE(metrics.every), 1)),

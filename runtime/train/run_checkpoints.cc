@@ -235,12 +235,31 @@ class Saver : public RunCheckpoints {
         log_.Warn(absl::StrCat("checkpoint.", bases[i].name,
                                "_partner: all ranks are on one node, so no copies are kept"));
       }
+      if (!wanted[i].tier.erasure.empty()) {
+        absl::StatusOr<Erasure> erasure = ParseErasure(wanted[i].tier.erasure);
+        if (!erasure.ok()) return erasure.status();
+        ProtectByParity(*erasure, bases[i].name, setting.options);
+      }
       absl::StatusOr<std::unique_ptr<TierSaver>> saver =
           TierSaver::Open(std::move(setting), config_, state_, transport_, device_, metrics_, log_);
       if (!saver.ok()) return saver.status();
       tiers_.push_back(*std::move(saver));
     }
     return absl::OkStatus();
+  }
+
+  // With too few nodes a run that lost some goes on, as without a partner, and says so.
+  void ProtectByParity(const Erasure& erasure, const std::string& name, TierOptions& options) {
+    const int nodes = *std::max_element(options.nodes.begin(), options.nodes.end()) + 1;
+    if (nodes > erasure.parity) options.erasure = erasure;
+    if (!leader() || nodes >= erasure.data + erasure.parity) return;
+    const std::string key =
+        absl::StrCat("checkpoint.", name, "_erasure: \"", erasure.data, "+", erasure.parity,
+                     "\" is for ", erasure.data + erasure.parity, " nodes, there are ", nodes);
+    log_.Warn(options.erasure.off() ? absl::StrCat(key, ", too few to keep any parity")
+                                    : absl::StrCat(key, ": what protects the files takes ",
+                                                   absl::StrFormat("%.2g", CopiesKept(options) - 1),
+                                                   " of their size"));
   }
 
   // The newest state is committed in the checkpoint directory: what is in tiers, of earlier

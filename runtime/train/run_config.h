@@ -116,6 +116,7 @@ struct RunConfig {
       std::string directory;  // below it, a directory of the run's own
       int64_t keep = 1;
       bool partner = false;
+      std::string erasure;  // "4+1"; empty: none
     };
     Tier memory{.directory = "/dev/shm"};
     Tier local;

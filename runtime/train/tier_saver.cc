@@ -73,10 +73,11 @@ absl::StatusOr<std::unique_ptr<TierSaver>> TierSaver::Open(Setting setting,
 void TierSaver::CheckSpace() {
   const TierOptions& options = setting_.options;
   log_.Info(absl::StrCat("checkpoints in ", name(), ": ", options.tier.directory,
-                         options.partner ? ", each in that of another node too" : ""));
-  const int copies = options.partner ? 2 : 1;
+                         options.partner         ? ", each in that of another node too"
+                         : options.erasure.off() ? ""
+                                                 : ", with parity on other nodes"));
   const double wanted = static_cast<double>(writer_->file_bytes()) * transport_.ranks_on_node() *
-                        copies * static_cast<double>(options.keep_last + 1);
+                        CopiesKept(options) * static_cast<double>(options.keep_last + 1);
   std::error_code error;
   const std::filesystem::space_info space = std::filesystem::space(setting_.base, error);
   if (!error && static_cast<double>(space.available) < wanted) {

@@ -18,6 +18,15 @@ int64_t Draw(const Drawn& drawn, std::mt19937_64& random) {
          static_cast<int64_t>(random() % static_cast<uint64_t>(drawn.high - drawn.low + 1));
 }
 
+// ".../node-1/memory/..." is in "memory".
+std::string PlaceOf(const std::string& path) {
+  const size_t node = path.find("/node-");
+  if (node == std::string::npos) return "checkpoints";
+  const size_t tier = path.find('/', node + 1);
+  if (tier == std::string::npos) return "";
+  return path.substr(tier + 1, path.find('/', tier + 1) - tier - 1);
+}
+
 }  // namespace
 
 FaultPlan::FaultPlan(const AttemptDescription& attempt, int ranks, std::mt19937_64& random,
@@ -34,11 +43,13 @@ FaultPlan::FaultPlan(const AttemptDescription& attempt, int ranks, std::mt19937_
   }
 }
 
-std::optional<FaultPlan::Fault> FaultPlan::Match(int rank, const std::string& text) {
+std::optional<FaultPlan::Fault> FaultPlan::Match(int rank, const std::string& text,
+                                                 const std::string& place) {
   const std::lock_guard lock(mutex_);
   std::optional<Fault> fault;
   for (Armed& armed : faults_) {
     if (armed.rank >= 0 && rank >= 0 && armed.rank != rank) continue;
+    if (!armed.described.in.empty() && armed.described.in != place) continue;
     if (fnmatch(armed.described.at.c_str(), text.c_str(), 0) != 0) continue;
     const int64_t count = ++armed.matched;
     if (count < armed.nth) continue;
@@ -98,7 +109,8 @@ absl::Status RankFaults::Bring(const FaultPlan::Fault& fault, const std::string&
 OperationWatcher::Verdict RankFaults::Before(const FileOperation& operation) {
   AwaitGo();
   if (dead_ || plan_.power_is_off()) return {absl::CancelledError("this rank is dead")};
-  const std::optional<FaultPlan::Fault> fault = plan_.Match(transport_.rank(), operation.text());
+  const std::optional<FaultPlan::Fault> fault =
+      plan_.Match(transport_.rank(), operation.text(), PlaceOf(operation.path));
   if (!fault) return {};
   return {Bring(*fault, operation.text()), operation.bytes / 2};
 }

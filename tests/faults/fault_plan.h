@@ -31,8 +31,9 @@ class FaultPlan {
   FaultPlan(const AttemptDescription& attempt, int ranks, std::mt19937_64& random,
             std::function<void()> power_off, std::function<void()> newer_attempt);
 
-  // What happens to the operation `text` of `rank`, -1 where that is not known.
-  std::optional<Fault> Match(int rank, const std::string& text);
+  // What happens to the operation `text` of `rank`, -1 where that is not known; `place` is where
+  // its file is, in the words of FaultDescription::in, empty for messages and system calls.
+  std::optional<Fault> Match(int rank, const std::string& text, const std::string& place = "");
   // By fault of the scenario: how often it was injected.
   std::vector<int64_t> injected() const;
   void CutPower();

@@ -83,7 +83,8 @@ int Run(int argc, char** argv) {
                       if (rank == 0)
                         std::printf("resumed from %lld\n", static_cast<long long>(start.step));
                     },
-                    [&](int64_t step, const absl::Status& saved, const SaveReport&) {
+                    [&](const std::string& /*tier*/, int64_t step, const absl::Status& saved,
+                        const SaveReport&) {
                       if (saved.ok()) {
                         Append(absl::StrCat(folder, "/rank-", rank, ".txt"),
                                absl::StrCat("reported ", step, "\n"));

@@ -1,7 +1,7 @@
 // Real processes, killed with SIGKILL before, in the middle of and after every file operation of
 // every rank, and at random times; after each kill the newest committed step is there, whole, never
 // older than the last one that was reported, and the run goes on from it on another number of
-// ranks.
+// ranks. So with steps in tiers alone, where the node of the rank that was killed may be lost too.
 //
 //   LONGSPAN_KILLS   random kills (tests/run.sh --full: 10,000)
 //   LONGSPAN_SEED    of the random kills
@@ -111,9 +111,11 @@ ProcessesEnd RunJob(const SavingJob& job, int ranks, const KillPoint& point, Not
                notes.resumed_ranks = start.ranks;
                notes.older_taken = start.older_taken;
              },
-             [&](int64_t step, const absl::Status& saved, const SaveReport&) {
+             [&](const std::string& tier, int64_t step, const absl::Status& saved,
+                 const SaveReport& report) {
                if (saved.ok()) {
-                 Raise(notes.reported, step);
+                 // A warning of a tier says that a node lacks the commit record.
+                 if (tier.empty() || report.warnings.empty()) Raise(notes.reported, step);
                } else if (!absl::IsUnavailable(saved)) {
                  ++notes.failed_saves;
                  std::snprintf(mine.failure, sizeof(mine.failure), "%s", saved.ToString().c_str());
@@ -127,6 +129,26 @@ ProcessesEnd RunJob(const SavingJob& job, int ranks, const KillPoint& point, Not
       options);
 }
 
+// Ranks in turn on `nodes` nodes.
+std::vector<int> InTurn(int ranks, int nodes) {
+  std::vector<int> node_of(static_cast<size_t>(ranks));
+  for (int rank = 0; rank < ranks; ++rank) node_of[rank] = rank % nodes;
+  return node_of;
+}
+
+int NodesOf(const SavingJob& job) {
+  return job.nodes.empty() ? 1 : *std::max_element(job.nodes.begin(), job.nodes.end()) + 1;
+}
+
+// The newest step that is whole, 0 if there is none.
+int64_t Newest(const SavingJob& job, int ranks, std::string& problem) {
+  const int64_t newest =
+      CheckCheckpoints(PosixFileSystem(), job.directory, ranks, job.scale, problem);
+  if (job.tiers.empty()) return newest;
+  const std::set<int64_t> whole = CheckTiers(PosixFileSystem(), job, NodesOf(job), problem);
+  return whole.empty() ? newest : std::max(newest, *whole.rbegin());
+}
+
 // What must hold after any attempt that was killed. `before`: the newest step when it began.
 void CheckAfterKill(const SavingJob& job, int ranks, const ProcessesEnd& end, Notes& notes,
                     int64_t before) {
@@ -137,8 +159,7 @@ void CheckAfterKill(const SavingJob& job, int ranks, const ProcessesEnd& end, No
         << "rank " << rank << " ended with " << end.ends[rank] << ": " << notes.ranks[rank].failure;
   }
   std::string problem;
-  const int64_t newest = CheckCheckpoints(PosixFileSystem(), job.directory, ranks == 1 ? 3 : ranks,
-                                          job.scale, problem);
+  const int64_t newest = Newest(job, ranks == 1 ? 3 : ranks, problem);
   ASSERT_EQ(problem, "");
   ASSERT_GE(newest, std::max(before, notes.reported.load())) << "a reported step is lost";
   ASSERT_LE(newest, before + job.saves);
@@ -148,6 +169,7 @@ void CheckAfterKill(const SavingJob& job, int ranks, const ProcessesEnd& end, No
 void CheckRestart(SavingJob job, int ranks, int64_t newest) {
   SharedNotes notes;
   job.saves = 1;
+  if (!job.nodes.empty()) job.nodes = InTurn(ranks, NodesOf(job));
   const ProcessesEnd end = RunJob(job, ranks, {}, *notes);
   ASSERT_EQ(end.time_out, "");
   for (int rank = 0; rank < ranks; ++rank) {
@@ -158,20 +180,42 @@ void CheckRestart(SavingJob job, int ranks, int64_t newest) {
   ASSERT_EQ(notes->failed_saves, 0) << notes->ranks[0].failure;
   ASSERT_EQ(notes->reported, newest + 1);
   std::string problem;
-  ASSERT_EQ(CheckCheckpoints(PosixFileSystem(), job.directory, ranks, job.scale, problem),
-            newest + 1);
+  ASSERT_EQ(Newest(job, ranks, problem), newest + 1);
   ASSERT_EQ(problem, "");
-  const auto left = LeftoverSteps(PosixFileSystem(), job.directory);
+  auto left = LeftoverSteps(PosixFileSystem(), job.directory);
+  for (int node = 0; node < NodesOf(job); ++node) {
+    for (const TierDirectory& tier : TiersOfNode(job, node)) {
+      for (std::string& path : LeftoverOnNode(PosixFileSystem(), tier.directory)) {
+        left.push_back(std::move(path));
+      }
+    }
+  }
   ASSERT_TRUE(left.empty()) << left[0] << " is left behind";
 }
 
 struct Tally {
-  int64_t kills = 0, kept_new = 0, survivors = 0;
+  int64_t kills = 0, survivors = 0, nodes_lost = 0;
   std::set<std::string> labels;
 };
 
-class EveryPoint : public testing::TestWithParam<std::tuple<SaveMode, int>> {
+struct KillCase {
+  std::string name;
+  SaveMode mode = SaveMode::kLazy;
+  int ranks = 1;
+  std::vector<SavingJob::Tier> tiers;  // with them, nothing goes to the checkpoint directory
+  int nodes = 1;
+};
+
+class EveryPoint : public testing::TestWithParam<KillCase> {
  protected:
+  static SavingJob JobOf(const KillCase& described, const std::string& directory) {
+    SavingJob job{directory, described.mode, 2, 1};
+    if (described.tiers.empty()) return job;
+    job.every = 0;
+    job.tiers = described.tiers;
+    job.nodes = InTurn(described.ranks, described.nodes);
+    return job;
+  }
   // A copy of scratch/base, for `job` to go on from.
   static void CopyBase(const std::string& to, SavingJob& job) {
     std::filesystem::copy(std::filesystem::path(to).parent_path() / "base", to,
@@ -181,11 +225,13 @@ class EveryPoint : public testing::TestWithParam<std::tuple<SaveMode, int>> {
 
   // Kills at every `stride`-th point.
   void KillAt(int64_t stride) {
-    const auto [mode, ranks] = GetParam();
+    const int ranks = GetParam().ranks;
     const auto begin = std::chrono::steady_clock::now();
     ScratchDirectory scratch;
-    SavingJob job{scratch / "base/run/checkpoints", mode, 2, 1};
-    std::filesystem::create_directories(scratch / "base/run");
+    SavingJob job = JobOf(GetParam(), scratch / "base/run/checkpoints");
+    for (int node = 0; node < NodesOf(job); ++node) {
+      std::filesystem::create_directories(NodeFolder(job, node));
+    }
     {
       SharedNotes notes;
       const ProcessesEnd end = RunJob(job, ranks, {}, *notes);
@@ -218,12 +264,14 @@ class EveryPoint : public testing::TestWithParam<std::tuple<SaveMode, int>> {
       // may come to its end without this one. Such a point gets another.
       constexpr int kTries = 5;
       bool killed = false;
+      int64_t reported = 0;
       for (int attempt = 0; attempt < kTries && !killed; ++attempt) {
         SharedNotes notes;
         std::filesystem::remove_all(scratch / "killed");
         CopyBase(scratch / "killed", job);
         const ProcessesEnd end = RunJob(job, ranks, points[i], *notes);
         killed = end.ends[points[i].rank] == -SIGKILL;
+        reported = notes->reported;
         CheckAfterKill(job, ranks, end, *notes, 2);
         if (HasFatalFailure()) return;
       }
@@ -234,18 +282,31 @@ class EveryPoint : public testing::TestWithParam<std::tuple<SaveMode, int>> {
         ++tally.survivors;
       }
       std::string problem;
-      const int64_t newest = CheckCheckpoints(PosixFileSystem(), job.directory, 1, 1, problem);
+      if (!job.tiers.empty() && i / static_cast<size_t>(stride) % 4 < 2) {
+        // With its process the node goes, and another one is there without its files. What a rank
+        // was told of stays.
+        const int node = job.nodes[points[i].rank];
+        std::filesystem::remove_all(NodeFolder(job, node));
+        std::filesystem::create_directories(NodeFolder(job, node));
+        ++tally.nodes_lost;
+      }
+      const int64_t newest = Newest(job, 1, problem);
+      ASSERT_GE(newest, std::max<int64_t>(2, reported)) << "a reported step is lost with a node";
       outcomes.insert(newest);
-      CheckRestart(job, i % 2 == 0 ? ranks : ranks % 3 + 1, newest);
+      const int more = job.tiers.empty() ? ranks % 3 + 1 : ranks + 1;
+      CheckRestart(job, i % 2 == 0 ? ranks : more, newest);
       if (HasFatalFailure()) return;
       std::filesystem::remove_all(scratch / "killed");
     }
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     std::printf(
-        "%lld kills at %zu points with %zu labels, %lld points not reached, %.0f a minute\n",
+        "%lld kills at %zu points with %zu labels, %lld points not reached, %lld nodes lost too, "
+        "%.0f "
+        "a minute\n",
         static_cast<long long>(tally.kills), points.size(), tally.labels.size(),
-        static_cast<long long>(tally.survivors), static_cast<double>(tally.kills) / seconds * 60);
+        static_cast<long long>(tally.survivors), static_cast<long long>(tally.nodes_lost),
+        static_cast<double>(tally.kills) / seconds * 60);
     EXPECT_LE(tally.survivors * 100, tally.kills);
     EXPECT_GE(outcomes.size(), 2u) << "kills came before and after a commit";
   }
@@ -254,14 +315,22 @@ class EveryPoint : public testing::TestWithParam<std::tuple<SaveMode, int>> {
 TEST_P(EveryPoint, Sample) { KillAt(31); }
 TEST_P(EveryPoint, DISABLED_All) { KillAt(1); }
 
-INSTANTIATE_TEST_SUITE_P(Kills, EveryPoint,
-                         testing::Combine(testing::Values(SaveMode::kSynchronous, SaveMode::kLazy),
-                                          testing::Values(1, 2, 3)),
-                         [](const auto& param) {
-                           return absl::StrCat(
-                               std::get<0>(param.param) == SaveMode::kLazy ? "Lazy" : "Synchronous",
-                               std::get<1>(param.param));
-                         });
+std::vector<KillCase> Cases() {
+  std::vector<KillCase> cases;
+  for (const int ranks : {1, 2, 3}) {
+    cases.push_back({absl::StrCat("Synchronous", ranks), SaveMode::kSynchronous, ranks});
+  }
+  for (const int ranks : {1, 2, 3}) {
+    cases.push_back({absl::StrCat("Lazy", ranks), SaveMode::kLazy, ranks});
+  }
+  cases.push_back({"Partner2", SaveMode::kLazy, 2, {{"memory", 1, 1, true}}, 2});
+  cases.push_back({"Partner3", SaveMode::kLazy, 3, {{"memory", 1, 1, true}}, 2});
+  cases.push_back({"Parity3", SaveMode::kLazy, 3, {{"memory", 1, 1, false, {2, 1}}}, 3});
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Kills, EveryPoint, testing::ValuesIn(Cases()),
+                         [](const auto& param) { return param.param.name; });
 
 // A run that is killed again and again, at random, and goes on each time on a number of ranks drawn
 // anew.

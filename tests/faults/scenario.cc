@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
+#include "checkpoint/tiers.h"
 
 namespace longspan {
 namespace {
@@ -17,6 +18,11 @@ const std::vector<std::string>& Words() {
   static const std::vector<std::string> words = {
       "disk full", "io error",     "slow",          "stop",  "die",        "die after",
       "power cut", "lose message", "newer attempt", "short", "interrupted"};
+  return words;
+}
+
+const std::vector<std::string>& PlaceWords() {
+  static const std::vector<std::string> words = {"checkpoints", "memory", "local"};
   return words;
 }
 
@@ -86,6 +92,7 @@ class Reader {
 
   void ReadFault(const toml::table& table, FaultDescription& fault) {
     Read(table, {{"at", [&](auto& node) { Read(node, fault.at); }},
+                 {"in", [&](auto& node) { Choose(node, fault.in, PlaceWords()); }},
                  {"rank", [&](auto& node) { Read(node, fault.rank); }},
                  {"nth", [&](auto& node) { Read(node, fault.nth); }},
                  {"times", [&](auto& node) { Read(node, fault.times); }},
@@ -94,15 +101,40 @@ class Reader {
     if (fault.at.empty() || fault.what.empty()) Fail(table, "a fault has 'at' and 'what'");
   }
   void ReadDamage(const toml::table& table, DamageDescription& damage) {
-    Read(table, {{"file", [&](auto& node) { Read(node, damage.file); }},
+    Read(table, {{"in", [&](auto& node) { Choose(node, damage.in, PlaceWords()); }},
+                 {"node", [&](auto& node) { Read(node, damage.node); }},
+                 {"file", [&](auto& node) { Read(node, damage.file); }},
                  {"what", [&](auto& node) {
-                    Choose(node, damage.what, {"bit flip", "truncate", "remove"});
+                    Choose(node, damage.what, {"bit flip", "truncate", "remove", "lose node"});
                   }}});
-    if (damage.file.empty() || damage.what.empty()) Fail(table, "damage has 'file' and 'what'");
+    if (damage.what.empty() || damage.file.empty() != (damage.what == "lose node")) {
+      Fail(table, "damage has 'file' and 'what', or 'node' and what = \"lose node\"");
+    }
+  }
+  void ReadTier(const toml::table& table, TierDescription& tier) {
+    Read(table, {{"name",
+                  [&](auto& node) {
+                    Choose(node, tier.name, {"memory", "local"});
+                  }},
+                 {"every", [&](auto& node) { Read(node, tier.every); }},
+                 {"keep_last", [&](auto& node) { Read(node, tier.keep_last); }},
+                 {"partner", [&](auto& node) { Read(node, tier.partner); }},
+                 {"erasure", [&](auto& node) {
+                    Read(node, tier.erasure);
+                    if (!ParseErasure(tier.erasure).ok()) Fail(node, "\"k+m\" is wanted");
+                  }}});
+    if (tier.name.empty()) Fail(table, "a tier has a name");
   }
   void ReadAttempt(const toml::table& table, AttemptDescription& attempt) {
     Read(table, {{"ranks", [&](auto& node) { Read(node, attempt.ranks); }},
+                 {"nodes", [&](auto& node) { Read(node, attempt.nodes); }},
                  {"saves", [&](auto& node) { Read(node, attempt.saves); }},
+                 {"every", [&](auto& node) { Read(node, attempt.every); }},
+                 {"tier",
+                  [&](auto& node) {
+                    Read(node, attempt.tiers, [&](auto& t, auto& tier) { ReadTier(t, tier); });
+                  }},
+                 {"loses", [&](auto& node) { Read(node, attempt.loses); }},
                  {"mode",
                   [&](auto& node) {
                     std::string mode;

@@ -19,6 +19,7 @@ struct Drawn {
 
 struct FaultDescription {
   std::string at;      // pattern over "operation name": "write rank-*.h5", "send outcome"
+  std::string in;      // "memory": in tiers of that name alone; "checkpoints"; empty: everywhere
   Drawn rank{-1, -1};  // -1: whichever comes first
   Drawn nth{1, 1};     // of the operations that match, from 1
   int64_t times = 1;   // so many of them in a row; 0: all from then on
@@ -28,13 +29,25 @@ struct FaultDescription {
 
 // Before an attempt, to a file of the newest checkpoint.
 struct DamageDescription {
+  std::string in = "checkpoints";  // or a tier, on `node`
+  Drawn node{0, 0};
   std::string file;  // pattern
-  std::string what;  // "bit flip", "truncate", "remove"
+  std::string what;  // "bit flip", "truncate", "remove"; "lose node", with all that it has
+};
+
+struct TierDescription {
+  std::string name;
+  int64_t every = 1, keep_last = 1;
+  bool partner = false;
+  std::string erasure;  // "2+1"; empty: none
 };
 
 struct AttemptDescription {
   Drawn ranks{1, 1};
+  Drawn nodes{1, 1};  // that the ranks are on, in order, as many on each
   int64_t saves = 1;
+  int64_t every = 1;  // of them, those that go to the checkpoint directory too; 0: none
+  std::vector<TierDescription> tiers;
   SaveMode mode = SaveMode::kLazy;
   int64_t keep_last = 2;
   int64_t in_flight = 2;
@@ -45,6 +58,7 @@ struct AttemptDescription {
   std::vector<DamageDescription> damages;
   std::vector<std::string> permitted = {"committed"};  // ends of saves; see EndOf
   bool may_not_start = false;
+  bool loses = false;  // the newest step is gone after the damage, an older one is resumed from
 };
 
 struct Scenario {

@@ -39,6 +39,8 @@ std::string EndOf(const absl::Status& status) {
       return "peer gone";
     case absl::StatusCode::kFailedPrecondition:
       return "fenced off";
+    case absl::StatusCode::kAborted:
+      return "partner failed";
     default:
       return status.ToString();
   }
@@ -64,14 +66,19 @@ class Run {
       const AttemptDescription& attempt = scenario_.attempts[i];
       for (const DamageDescription& damage : attempt.damages) Damage(damage);
       if (!attempt.damages.empty()) {
-        // What was saved last may be gone; what there is now must not get lost.
-        newest_ = CheckCheckpoints(disk(), directory_, 1, scenario_.scale, problem_, damaged_);
+        const int64_t before = std::exchange(newest_, Newest(1));
+        // A node that is lost takes a step with it that no other has the commit record of, which
+        // is reported with a warning or not at all. What a file of the checkpoint directory was
+        // damaged for may be gone.
+        if (damaged_.empty() && !attempt.loses && newest_ < on_all_nodes_) {
+          Fail(absl::StrCat("step ", on_all_nodes_, " is lost, the newest is ", newest_));
+        }
+        if (attempt.loses && newest_ == before) Fail("nothing was lost");
       }
-      PlayAttempt(attempt, static_cast<int>(i));
+      if (problem_.empty()) PlayAttempt(attempt, static_cast<int>(i));
       if (!problem_.empty()) return absl::StrCat("attempt ", i + 1, ": ", problem_);
     }
-    const auto left = LeftoverSteps(disk(), directory_);
-    for (const std::string& step : left) {
+    for (const std::string& step : Leftovers()) {
       // Damaged ones are kept for who wants to look at them.
       if (damaged_.count(step) == 0) absl::StrAppend(&problem_, step, " is left behind\n");
     }
@@ -83,14 +90,15 @@ class Run {
     absl::Status status;
     bool started = false, dead = false;
   };
+  using SaveKey = std::pair<std::string, int64_t>;  // tier, step
   // What the ranks of an attempt have said.
   struct Attempt {
     int ranks = 1;
     std::mutex mutex;
     std::vector<RankEnd> ends;
     JobStart start;
-    std::map<int64_t, std::vector<std::optional<absl::Status>>> saves;  // by step, by rank
-    int64_t reported = 0, warned = 0, overlapped = 0, waited = 0;
+    std::map<SaveKey, std::vector<std::optional<absl::Status>>> saves;  // by rank
+    int64_t reported = 0, on_all_nodes = 0, warned = 0, overlapped = 0, waited = 0;
   };
 
   FileSystem& disk() { return simulated_ ? static_cast<FileSystem&>(*simulated_) : *real_; }
@@ -100,10 +108,61 @@ class Run {
            static_cast<int64_t>(random_() % static_cast<uint64_t>(drawn.high - drawn.low + 1));
   }
 
+  // The newest step that is whole, in any place.
+  int64_t Newest(int ranks) {
+    int64_t newest =
+        CheckCheckpoints(disk(), directory_, ranks, scenario_.scale, problem_, damaged_);
+    if (!job_.tiers.empty()) {
+      const std::set<int64_t> whole = CheckTiers(disk(), job_, nodes_, problem_);
+      if (!whole.empty()) newest = std::max(newest, *whole.rbegin());
+    }
+    return newest;
+  }
+
+  std::vector<std::string> Leftovers() {
+    std::vector<std::string> left = LeftoverSteps(disk(), directory_);
+    for (int node = 0; node < nodes_; ++node) {
+      for (const TierDirectory& tier : TiersOfNode(job_, node)) {
+        for (std::string& path : LeftoverOnNode(disk(), tier.directory)) {
+          left.push_back(std::move(path));
+        }
+      }
+    }
+    return left;
+  }
+
+  void RemoveAll(const std::string& path) {
+    const auto names = disk().List(path);
+    if (names.ok()) {
+      for (const std::string& name : *names) RemoveAll(absl::StrCat(path, "/", name));
+    }
+    disk().Remove(path).IgnoreError();
+  }
+
+  // The step directory that damage is done to, "" if there is none.
+  std::string DamagedStep(const DamageDescription& damage, int node) {
+    if (damage.in == "checkpoints") {
+      const auto found = ListCheckpoints(disk(), directory_);
+      return !found.ok() || found->empty() ? "" : found->front().directory;
+    }
+    const std::string tier = absl::StrCat(NodeFolder(job_, node), "/", damage.in);
+    const auto names = disk().List(tier);
+    return !names.ok() || names->empty() ? "" : absl::StrCat(tier, "/", names->back());
+  }
+
   void Damage(const DamageDescription& damage) {
-    const auto found = ListCheckpoints(disk(), directory_);
-    if (!found.ok() || found->empty()) return;
-    const std::string step = found->front().directory;
+    const auto node = static_cast<int>(Draw(damage.node));
+    if (damage.what == "lose node") {
+      // Another machine takes its place.
+      RemoveAll(NodeFolder(job_, node));
+      if (absl::Status made = disk().CreateDirectory(NodeFolder(job_, node)); !made.ok()) {
+        Fail(made.ToString());
+      }
+      lost_ = true;
+      return;
+    }
+    const std::string step = DamagedStep(damage, node);
+    if (step.empty()) return;
     const auto names = disk().List(step);
     std::vector<std::string> matching;
     for (const std::string& name : *names) {
@@ -127,7 +186,7 @@ class Run {
       (*file)->Sync().IgnoreError();
     }
     disk().SyncDirectory(step).IgnoreError();
-    damaged_.insert(step);
+    if (damage.in == "checkpoints") damaged_.insert(step);
   }
 
   void PlayAttempt(const AttemptDescription& described, int index) {
@@ -135,11 +194,12 @@ class Run {
     Attempt attempt;
     attempt.ranks = static_cast<int>(Draw(described.ranks));
     attempt.ends.resize(attempt.ranks);
-    const size_t leftovers = LeftoverSteps(disk(), directory_).size();
+    const size_t leftovers = Leftovers().size();
     FaultPlan plan(
         described, attempt.ranks, random_, [] {}, [this] { StartNewerAttempt(); });
     const uint64_t delays = random_();
-    SavingJob job;
+    SavingJob& job = job_;
+    job = SavingJob();
     job.directory = directory_;
     job.mode = described.mode;
     job.saves = described.saves;
@@ -148,6 +208,8 @@ class Run {
     job.vote_timeout = absl::Milliseconds(described.vote_timeout_ms);
     job.pool_bytes = described.pool_mib << 20;
     job.scale = scenario_.scale;
+    job.every = described.every;
+    PlaceOnNodes(described, attempt.ranks, job);
     std::optional<SystemCallHook> system_calls;
     if (real_) {
       system_calls.emplace(directory_, [&](const std::string& text) { return OfCall(plan, text); });
@@ -173,6 +235,21 @@ class Run {
     Check(described, attempt, leftovers);
   }
 
+  void PlaceOnNodes(const AttemptDescription& described, int ranks, SavingJob& job) {
+    for (const TierDescription& tier : described.tiers) {
+      const Erasure erasure = tier.erasure.empty() ? Erasure() : *ParseErasure(tier.erasure);
+      job.tiers.push_back(
+          {tier.name, tier.every, static_cast<int>(tier.keep_last), tier.partner, erasure});
+    }
+    const int nodes = std::min(static_cast<int>(Draw(described.nodes)), ranks);
+    nodes_ = std::max(nodes_, nodes);
+    for (int rank = 0; rank < ranks; ++rank) job.nodes.push_back(rank * nodes / ranks);
+    for (int node = 0; node < nodes && !job.tiers.empty(); ++node) {
+      absl::Status made = disk().CreateDirectory(NodeFolder(job, node));
+      if (!made.ok() && !absl::IsAlreadyExists(made)) Fail(made.ToString());
+    }
+  }
+
   absl::Status PlayRank(const AttemptDescription& described, const SavingJob& job, FaultPlan& plan,
                         uint64_t delays, Transport& transport, MemoryTable& memory,
                         Attempt& attempt) {
@@ -188,16 +265,23 @@ class Run {
                      {[&](const JobStart& start) {
                         const std::lock_guard lock(attempt.mutex);
                         attempt.ends[rank].started = true;
+                        std::vector<std::string> notes = std::move(attempt.start.notes);
+                        notes.insert(notes.end(), start.notes.begin(), start.notes.end());
                         attempt.start = start;
+                        attempt.start.notes = std::move(notes);
                       },
-                      [&](int64_t step, const absl::Status& saved, const SaveReport& report) {
+                      [&](const std::string& tier, int64_t step, const absl::Status& saved,
+                          const SaveReport& report) {
                         const std::lock_guard lock(attempt.mutex);
                         // What the dead were told, nobody knows; but it is true all the same.
                         if (faults.dead() && !saved.ok()) return;
-                        auto& by_rank = attempt.saves[step];
+                        auto& by_rank = attempt.saves[{tier, step}];
                         by_rank.resize(attempt.ranks);
                         by_rank[rank] = saved;
                         if (saved.ok()) attempt.reported = std::max(attempt.reported, step);
+                        if (saved.ok() && report.warnings.empty()) {
+                          attempt.on_all_nodes = std::max(attempt.on_all_nodes, step);
+                        }
                         attempt.warned += report.warnings.empty() ? 0 : 1;
                         attempt.overlapped += report.backlog_bytes > 0;
                         attempt.waited += report.pool_seconds > 0.001;
@@ -285,6 +369,19 @@ class Run {
           : start.ranks < attempt.ranks ? "resumed on more ranks"
                                         : "resumed on as many ranks");
     }
+    if (start.step > 0 && start.from_tier) Hit("resumed from a tier");
+    const auto noted = [&](const char* text) {
+      return std::any_of(start.notes.begin(), start.notes.end(), [&](const std::string& note) {
+        return note.find(text) != std::string::npos;
+      });
+    };
+    const bool computed = noted("was computed from parity");
+    if (computed) Hit("a file was computed from parity");
+    if (noted("is left for another copy")) Hit("a damaged copy was left for another");
+    if (std::exchange(lost_, false) && start.step > 0) {
+      if (!start.from_tier) Hit("a node was lost, and the checkpoint directory was there");
+      if (start.from_tier && !computed) Hit("a lost node's files were with its partner");
+    }
     if (start.step != newest_) {
       Fail(absl::StrCat("resumed from step ", start.step, ", the newest is ", newest_));
     }
@@ -293,8 +390,9 @@ class Run {
   // Returns how often saves were committed.
   int64_t CheckSaves(const AttemptDescription& described, const Attempt& attempt) {
     int64_t committed = 0;
-    bool failed_before = false;
-    for (const auto& [step, by_rank] : attempt.saves) {
+    std::map<std::string, bool> failed_before;  // by tier
+    for (const auto& [key, by_rank] : attempt.saves) {
+      const auto& [tier, step] = key;
       std::set<std::string> ends;
       bool all = true;
       for (const auto& status : by_rank) {
@@ -308,27 +406,46 @@ class Run {
                          [&](const std::string& pattern) {
                            return fnmatch(pattern.c_str(), end.c_str(), 0) == 0;
                          })) {
-          Fail(absl::StrCat("step ", step, " ended with: ", status->ToString()));
+          Fail(absl::StrCat(tier, " step ", step, " ended with: ", status->ToString()));
         }
       }
       const bool any_committed = ends.count("committed") > 0;
       const bool definite = all && std::all_of(ends.begin(), ends.end(), Definite);
       if (any_committed && definite && ends.size() > 1) {
-        Fail(absl::StrCat("ranks do not agree about step ", step));
+        Fail(absl::StrCat("ranks do not agree about ", tier, " step ", step));
       }
       const bool once = std::all_of(described.faults.begin(), described.faults.end(),
                                     [](const FaultDescription& fault) { return fault.times == 1; });
-      if (!any_committed && definite && once && IsCommitted(step)) {
-        Fail(absl::StrCat("step ", step, " failed and is committed"));
+      if (!any_committed && definite && once && IsCommitted(tier, step)) {
+        Fail(absl::StrCat(tier, " step ", step, " failed and is committed"));
       }
       committed += any_committed;
-      if (any_committed && failed_before) Hit("a save failed and a later one was committed");
-      failed_before = failed_before || !any_committed;
+      if (any_committed && failed_before[tier]) Hit("a save failed and a later one was committed");
+      failed_before[tier] |= !any_committed;
+      if (!tier.empty() && !any_committed && IsCommitted("", step)) {
+        Hit("a tier's save failed, that to the checkpoint directory did not");
+      }
     }
     return committed;
   }
 
-  bool IsCommitted(int64_t step) {
+  // Saves of an attempt that nothing stops.
+  static int64_t Expected(const AttemptDescription& described, int64_t first) {
+    std::vector<int64_t> every = {described.every};
+    for (const TierDescription& tier : described.tiers) every.push_back(tier.every);
+    int64_t expected = 0;
+    for (const int64_t steps : every) {
+      if (steps > 0) expected += (first + described.saves) / steps - first / steps;
+    }
+    return expected;
+  }
+
+  bool IsCommitted(const std::string& tier, int64_t step) {
+    for (int node = 0; node < nodes_ && !tier.empty(); ++node) {
+      const std::string folder = absl::StrCat(NodeFolder(job_, node), "/", tier);
+      if (CommittedOnNode(disk(), folder).count(step) > 0) return true;
+    }
+    if (!tier.empty()) return false;
     const auto found = ListCheckpoints(disk(), directory_);
     return found.ok() && std::any_of(found->begin(), found->end(),
                                      [&](const auto& info) { return info.step == step; });
@@ -339,25 +456,26 @@ class Run {
                                   [](const RankEnd& end) { return end.dead; });
     CheckStart(described, attempt, died);
     const int64_t committed = CheckSaves(described, attempt);
-    const int64_t newest =
-        CheckCheckpoints(disk(), directory_, attempt.ranks, scenario_.scale, problem_, damaged_);
+    const int64_t newest = Newest(attempt.ranks);
     if (newest < std::max(newest_, attempt.reported)) {
       Fail(absl::StrCat("the newest step is ", newest, ", although ",
                         std::max(newest_, attempt.reported), " was committed"));
     }
     if (newest > newest_ + described.saves) Fail(absl::StrCat("step ", newest, " from nowhere"));
-    if (described.faults.empty() && committed != described.saves) {
-      Fail(absl::StrCat(committed, " of ", described.saves, " saves were committed"));
+    const int64_t expected = Expected(described, attempt.start.step);
+    if (described.faults.empty() && committed != expected) {
+      Fail(absl::StrCat(committed, " of ", expected, " saves were committed"));
     }
     if (died && newest > std::max(newest_, attempt.reported)) Hit("a commit that nobody heard of");
     if (died && newest < newest_ + described.saves) Hit("a save was lost on the way");
     if (attempt.warned > 0) Hit("a save was committed with a warning");
     if (attempt.overlapped > 0) Hit("saves overlapped");
     if (attempt.waited > 0) Hit("an update waited for memory of the pool");
-    if (leftovers > 0 && LeftoverSteps(disk(), directory_).empty()) {
+    if (leftovers > 0 && Leftovers().empty()) {
       Hit("what an older attempt left behind was removed");
     }
     newest_ = newest;
+    on_all_nodes_ = std::max(on_all_nodes_, attempt.on_all_nodes);
   }
 
   const Scenario& scenario_;
@@ -367,7 +485,11 @@ class Run {
   std::unique_ptr<FileSystem> real_;  // one of the two
   std::unique_ptr<SimulatedDisk> simulated_;
   std::set<std::string> damaged_;  // step directories
+  SavingJob job_;                  // of the attempt, or the last one
+  int nodes_ = 0;                  // that there are
+  bool lost_ = false;              // a node, before the attempt
   int64_t newest_ = 0;             // committed step
+  int64_t on_all_nodes_ = 0;       // the newest that a rank was told of without a warning
   std::string problem_;
 };
 
@@ -375,6 +497,12 @@ class Run {
 
 const std::vector<std::string>& KnownProbes() {
   static const std::vector<std::string> probes = {
+      "a damaged copy was left for another",
+      "a file was computed from parity",
+      "a lost node's files were with its partner",
+      "a node was lost, and the checkpoint directory was there",
+      "a tier's save failed, that to the checkpoint directory did not",
+      "resumed from a tier",
       "a call was interrupted",
       "a commit that nobody heard of",
       "a message was lost",

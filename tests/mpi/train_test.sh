@@ -169,20 +169,32 @@ case $mode in
       break_out=1
     fi
     if [[ -z "${break_out:-}" ]]; then
-      name=node-lost
       two_nodes() {
         timeout 100 mpirun --oversubscribe --bind-to none -n 1 "$longspan" train run.toml "$@" : -n 1 \
           unshare --mount --uts sh -c 'hostname other-node && mount -t tmpfs none memory && exec "$@"' sh \
           "$longspan" train run.toml "$@"
       }
-      two_nodes --set "run.name=$name" "${common[@]}" "${tier[@]}" 2>err.txt &
-      job=$!
-      wait_for_steps "$name" 30
-      kill_all
-      [[ "$(ls memory/*/step-*/rank-*.h5 | wc -l)" -ge 2 ]] || fail "no copy of the other node's file"
-      two_nodes --set "run.name=$name" "${common[@]}" "${tier[@]}" --resume auto 2>err.txt || fail "resume after a node was lost"
-      grep -q 'resumed from memory of 1 node (step' err.txt || fail "not resumed from memory"
-      same_as_whole
+      tier=(--set checkpoint.memory_interval=1 --set "checkpoint.memory_directory=\"$folder/memory\"")
+      for protection in 'memory_partner=true' 'memory_erasure="1+1"'; do
+        name="node-lost-${protection%=*}"
+        two_nodes --set "run.name=$name" "${common[@]}" "${tier[@]}" --set "checkpoint.$protection" 2>err.txt &
+        job=$!
+        wait_for_steps "$name" 30
+        kill_all
+        if [[ "$protection" == *partner* ]]; then
+          [[ "$(ls memory/*/step-*/rank-*.h5 | wc -l)" -ge 2 ]] || fail "no copy of the other node's file"
+        else
+          "$longspan" checkpoint list "runs/$name" >list.txt 2>err.txt || fail "list"
+          grep -q 'memory (1 of 2 files and 1 of parity on this node): ' list.txt || { cat list.txt; fail "list does not show parity"; }
+        fi
+        two_nodes --set "run.name=$name" "${common[@]}" "${tier[@]}" --set "checkpoint.$protection" --resume auto 2>err.txt ||
+          fail "resume after a node was lost ($protection)"
+        grep -q 'resumed from memory of 1 node (step' err.txt || fail "not resumed from memory ($protection)"
+        if [[ "$protection" != *partner* ]]; then
+          grep -q 'rank-00001.h5 was computed from parity' err.txt || { cat err.txt; fail "no word about parity"; }
+        fi
+        same_as_whole
+      done
     fi
     ;;
 esac
