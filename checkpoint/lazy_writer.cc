@@ -170,8 +170,8 @@ class LazyWriter : public LazyCheckpointWriter {
 
  private:
   using FlightPointer = std::shared_ptr<Flight>;
-  // What writer or committer has to do. `changed`: there is more, or it is to stop; notified without
-  // the mutex, so that nobody is preempted who holds it, and awaited by that thread alone.
+  // What writer or committer has to do. `changed`: there is more, or it is to stop; notified
+  // without the mutex, so that nobody is preempted who holds it, and awaited by that thread alone.
   struct Queue {
     std::deque<FlightPointer> flights;
     std::condition_variable changed;
