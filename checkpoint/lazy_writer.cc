@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "checkpoint/checksum.h"
 #include "checkpoint/commit.h"
 #include "checkpoint/host_pool.h"
 #include "checkpoint/manifest.h"
@@ -319,12 +320,17 @@ class LazyWriter : public LazyCheckpointWriter {
     step.metadata = flight.request.metadata ? flight.request.metadata() : "{}";
     absl::Status mine = CheckJsonObject(step.metadata, "the checkpoint's metadata");
     if (mine.ok() && step.name.step < 0) mine = absl::InvalidArgumentError("a negative step");
+    const size_t sums = flight.request.content_sums.size();
+    if (mine.ok() && sums != 0 && sums != static_cast<size_t>(ContentSumCount(regions_))) {
+      mine = absl::InvalidArgumentError(absl::StrCat(sums, " content sums of the update, but ",
+                                                     ContentSumCount(regions_), " of the regions"));
+    }
     return protocol_->Begin(step, mine);
   }
 
   absl::StatusOr<RankFileSums> WritePieces(Flight& flight, File& file) {
     RankFileStream stream(layout_, regions_);
-    RankFileWriter writer(layout_, stream, file, *pool_);
+    RankFileWriter writer(layout_, stream, file, *pool_, !flight.request.content_sums.empty());
     absl::Status copy_failure;
     int64_t written = 0;
     while (written < PieceCount(layout_)) {
@@ -347,7 +353,28 @@ class LazyWriter : public LazyCheckpointWriter {
       if (!copy_failure.ok()) break;
     }
     absl::StatusOr<RankFileSums> sums = writer.Finish();
-    return copy_failure.ok() ? std::move(sums) : copy_failure;
+    if (!copy_failure.ok()) return copy_failure;
+    if (!sums.ok()) return sums;
+    if (absl::Status status = CheckContent(*sums, flight.request.content_sums); !status.ok()) {
+      return status;
+    }
+    return sums;
+  }
+
+  // What came out is what the owner wrote.
+  absl::Status CheckContent(const RankFileSums& sums, const std::vector<uint64_t>& wanted) const {
+    for (size_t i = 0; i < wanted.size(); ++i) {
+      if (sums.content_sums[i] == wanted[i]) continue;
+      const auto region = std::find_if(
+          regions_.begin(), regions_.end(),
+          [&](const StateRegion& each) { return each.content_sum == static_cast<int>(i); });
+      return absl::DataLossError(
+          absl::StrCat("what was copied of ", region == regions_.end() ? "nothing" : region->group,
+                       " is not what the update wrote (content sum ", Hex64(sums.content_sums[i]),
+                       ", written ", Hex64(wanted[i]),
+                       "): the memory changed while it was copied, or the update wrote elsewhere"));
+    }
+    return absl::OkStatus();
   }
 
   // Waits until the copier is through with the flight; after a failure it stops early, and what it
@@ -447,6 +474,14 @@ absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> OpenLazyWriter(
         {options.run_id, generation, transport.rank(), transport.size()}, regions);
     if (!built.ok()) return built.status();
     layout = *std::move(built);
+    for (size_t i = 0; i < regions.size(); ++i) {
+      if (regions[i].content_sum < 0 || layout.offsets[i] < 0) continue;
+      if (SizeOf(regions[i].dtype) != 4 || layout.offsets[i] % 4 != 0) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("checkpoint region '", regions[i].tensor,
+                         "': content sums are of words of 32 bits, before all regions of others"));
+      }
+    }
     absl::StatusOr<std::unique_ptr<HostPool>> made =
         HostPool::Create(memory, PoolChunks(lazy, layout, transport.ranks_on_node()), kPieceBytes);
     if (!made.ok()) return made.status();

@@ -389,8 +389,7 @@ class BenchmarkRank {
     for (int i = 0; i < 4; ++i) chunks.push_back((*pool)->Take());
     for (char* chunk : chunks) std::memset(chunk, 0, kPieceBytes);
     RankFileStream stream(*layout, regions_);
-    RankFileSums sums;
-    sums.region_crc64.assign(regions_.size(), 0);
+    RankFileSums sums = stream.EmptySums(/*content_sums=*/true);
     if (absl::Status status = transport_.Barrier(); !status.ok()) return status;
     const double before = ThreadSeconds();
     double copied = 0;
