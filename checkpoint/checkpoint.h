@@ -32,6 +32,10 @@ struct StateRegion {
   // Which of the owner's updates changes this memory: a lazy snapshot tells, gate by gate, when
   // memory may change again. 0, 1, ...; regions come in ascending order of gates.
   int gate = 0;
+  // Which of SnapshotRequest::content_sums this memory is part of, -1: of none, and the position in
+  // it of the region's first 32-bit word (kernels/device/content_sum.h).
+  int content_sum = -1;
+  int64_t content_position = 0;
 };
 
 struct CheckpointOptions {

@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "checkpoint/checksum.h"
 #include "checkpoint/commit.h"
 #include "checkpoint/host_pool.h"
 #include "checkpoint/manifest.h"
@@ -24,6 +25,7 @@
 #include "checkpoint/step_directory.h"
 #include "checkpoint/step_protocol.h"
 #include "checkpoint/vote.h"
+#include "checkpoint/wake_timer.h"
 
 namespace longspan {
 namespace {
@@ -75,7 +77,8 @@ class LazyWriter : public LazyCheckpointWriter {
   LazyWriter(FileSystem& files, CheckpointOptions options, LazyOptions lazy,
              std::vector<StateRegion> regions, Transport& transport, int64_t generation,
              RankFileLayout layout, const std::vector<int64_t>& file_bytes,
-             std::unique_ptr<HostPool> pool, const MakeProtocol& protocol)
+             std::unique_ptr<HostPool> pool, std::unique_ptr<WakeTimer> copier_wake,
+             const MakeProtocol& protocol)
       : files_(files),
         options_(std::move(options)),
         lazy_(std::move(lazy)),
@@ -84,6 +87,7 @@ class LazyWriter : public LazyCheckpointWriter {
         generation_(generation),
         layout_(std::move(layout)),
         pool_(std::move(pool)),
+        copier_wake_(std::move(copier_wake)),
         protocol_(protocol(file_bytes, stop_)) {
     for (size_t i = 0; i < regions_.size(); ++i) {
       const int gate = regions_[i].gate;
@@ -98,7 +102,7 @@ class LazyWriter : public LazyCheckpointWriter {
       };
     }
     files_.RegisterMemory(pool_->memory(), pool_->bytes());
-    copier_ = std::thread([this] { Serve("ckpt-copy", to_copy_, &LazyWriter::Copy); });
+    copier_ = std::thread([this] { ServeCopies(); });
     writer_ = std::thread([this] { Serve("ckpt-write", to_write_, &LazyWriter::Write); });
     committer_ = std::thread([this] { Serve("ckpt-commit", to_commit_, &LazyWriter::Commit); });
   }
@@ -108,7 +112,8 @@ class LazyWriter : public LazyCheckpointWriter {
       const std::lock_guard lock(mutex_);
       stop_ = true;
     }
-    changed_.notify_all();
+    copier_wake_->Set();
+    for (Queue* queue : {&to_write_, &to_commit_}) queue->changed.notify_one();
     // In this order: what one has begun, the next one ends.
     copier_.join();
     writer_.join();
@@ -142,17 +147,16 @@ class LazyWriter : public LazyCheckpointWriter {
     }
     {
       std::unique_lock lock(mutex_);
-      changed_.wait(lock, [&] { return in_flight_ < lazy_.in_flight; });
+      ended_.wait(lock, [&] { return in_flight_ < lazy_.in_flight; });
       flight->step.tag =
           absl::StrCat("checkpoint ", protocol_->name(), " generation ", generation_, " step ",
                        flight->step.name.step, " attempt ", ++attempts_, ": ");
       ++in_flight_;
       flight->finished.report.backlog_bytes = backlog_pieces_ * kPieceBytes;
       backlog_pieces_ += PieceCount(layout_);
-      to_copy_.push_back(flight);
-      to_write_.push_back(flight);
+      to_copy_.push_back(std::move(flight));
     }
-    changed_.notify_all();
+    copier_wake_->Set();
     return gates;
   }
 
@@ -163,40 +167,71 @@ class LazyWriter : public LazyCheckpointWriter {
 
   void Drain() override {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return in_flight_ == 0; });
+    ended_.wait(lock, [&] { return in_flight_ == 0; });
   }
 
  private:
   using FlightPointer = std::shared_ptr<Flight>;
-  using Queue = std::deque<FlightPointer>;
+  // What writer or committer has to do. `changed`: there is more, or it is to stop; notified
+  // without the mutex, so that nobody is preempted who holds it, and awaited by that thread alone.
+  struct Queue {
+    std::deque<FlightPointer> flights;
+    std::condition_variable changed;
+  };
 
-  // What each thread does: one flight after the other, until told to stop and none is left.
-  void Serve(const char* name, Queue& queue, void (LazyWriter::*serve)(Flight&)) {
+  static void NameThread(const char* name) {
     pthread_setname_np(pthread_self(), name);
-    // Waking these threads must not take the core from the one that wakes them: where all cores
-    // compute, that alone would block training for milliseconds. A hint; they work without it.
+    // Waking these threads should not take the core from the one that wakes them. A hint; they work
+    // without it.
     const sched_param none{};
     pthread_setschedparam(pthread_self(), SCHED_BATCH, &none);
+  }
+
+  // What each thread does: one flight after the other, until told to stop and none is left.
+  void ServeCopies() {
+    NameThread("ckpt-copy");
+    while (true) {
+      FlightPointer flight;
+      {
+        const std::lock_guard lock(mutex_);
+        if (!to_copy_.empty()) {
+          flight = std::move(to_copy_.front());
+          to_copy_.pop_front();
+        } else if (stop_) {
+          return;
+        }
+      }
+      if (flight == nullptr) {
+        copier_wake_->Wait();
+        continue;
+      }
+      Add(flight, to_write_);
+      Copy(*flight);
+    }
+  }
+  void Serve(const char* name, Queue& queue, void (LazyWriter::*serve)(Flight&)) {
+    NameThread(name);
     while (true) {
       FlightPointer flight;
       {
         std::unique_lock lock(mutex_);
-        changed_.wait(lock, [&] { return !queue.empty() || MayEnd(queue); });
-        if (queue.empty()) return;
-        flight = std::move(queue.front());
-        queue.pop_front();
+        // They outlive the flights that are still before them.
+        queue.changed.wait(lock,
+                           [&] { return !queue.flights.empty() || (stop_ && in_flight_ == 0); });
+        if (queue.flights.empty()) return;
+        flight = std::move(queue.flights.front());
+        queue.flights.pop_front();
       }
       (this->*serve)(*flight);
-      if (&queue == &to_write_) {
-        const std::lock_guard lock(mutex_);
-        to_commit_.push_back(std::move(flight));
-        changed_.notify_all();
-      }
+      if (&queue == &to_write_) Add(std::move(flight), to_commit_);
     }
   }
-  // The committer outlives the flights that the writer still has. Needs the mutex held.
-  bool MayEnd(const Queue& queue) const {
-    return stop_ && (&queue != &to_commit_ || in_flight_ == 0);
+  void Add(FlightPointer flight, Queue& queue) {
+    {
+      const std::lock_guard lock(mutex_);
+      queue.flights.push_back(std::move(flight));
+    }
+    queue.changed.notify_one();
   }
 
   // ---- copier ----
@@ -220,20 +255,24 @@ class LazyWriter : public LazyCheckpointWriter {
       for (size_t gate = 0; gate < flight.gates.size(); ++gate) {
         if (last_piece_[gate] == piece) OpenGate(flight, gate);
       }
-      const std::lock_guard lock(mutex_);
-      flight.filled.push_back({piece, chunk});
-      changed_.notify_all();
+      {
+        const std::lock_guard lock(mutex_);
+        flight.filled.push_back({piece, chunk});
+      }
+      to_write_.changed.notify_one();
     }
     // What was given up stands in nobody's way.
     for (size_t gate = 0; gate < flight.gates.size(); ++gate) OpenGate(flight, gate);
-    SaveReport& report = flight.finished.report;
-    const std::lock_guard lock(mutex_);
-    report.copy_seconds = Seconds(Clock::now() - begin);
-    report.pool_seconds = pool_->waited_seconds() - pool_before;
-    flight.copier_seconds = ThreadSeconds() - processor_before;
-    if (!complete.ok()) flight.status = complete;
-    flight.copied = true;
-    changed_.notify_all();
+    {
+      SaveReport& report = flight.finished.report;
+      const std::lock_guard lock(mutex_);
+      report.copy_seconds = Seconds(Clock::now() - begin);
+      report.pool_seconds = pool_->waited_seconds() - pool_before;
+      flight.copier_seconds = ThreadSeconds() - processor_before;
+      if (!complete.ok()) flight.status = complete;
+      flight.copied = true;
+    }
+    to_write_.changed.notify_one();
   }
 
   static void OpenGate(Flight& flight, size_t gate) {
@@ -282,19 +321,24 @@ class LazyWriter : public LazyCheckpointWriter {
     step.metadata = flight.request.metadata ? flight.request.metadata() : "{}";
     absl::Status mine = CheckJsonObject(step.metadata, "the checkpoint's metadata");
     if (mine.ok() && step.name.step < 0) mine = absl::InvalidArgumentError("a negative step");
+    const size_t sums = flight.request.content_sums.size();
+    if (mine.ok() && sums != 0 && sums != static_cast<size_t>(ContentSumCount(regions_))) {
+      mine = absl::InvalidArgumentError(absl::StrCat(sums, " content sums of the update, but ",
+                                                     ContentSumCount(regions_), " of the regions"));
+    }
     return protocol_->Begin(step, mine);
   }
 
   absl::StatusOr<RankFileSums> WritePieces(Flight& flight, File& file) {
     RankFileStream stream(layout_, regions_);
-    RankFileWriter writer(layout_, stream, file, *pool_);
+    RankFileWriter writer(layout_, stream, file, *pool_, !flight.request.content_sums.empty());
     absl::Status copy_failure;
     int64_t written = 0;
     while (written < PieceCount(layout_)) {
       std::pair<int64_t, char*> piece;
       {
         std::unique_lock lock(mutex_);
-        changed_.wait(lock, [&] { return flight.copied || !flight.filled.empty(); });
+        to_write_.changed.wait(lock, [&] { return flight.copied || !flight.filled.empty(); });
         if (flight.filled.empty()) {
           copy_failure =
               flight.status.ok() ? absl::CancelledError("the copy was given up") : flight.status;
@@ -310,7 +354,28 @@ class LazyWriter : public LazyCheckpointWriter {
       if (!copy_failure.ok()) break;
     }
     absl::StatusOr<RankFileSums> sums = writer.Finish();
-    return copy_failure.ok() ? std::move(sums) : copy_failure;
+    if (!copy_failure.ok()) return copy_failure;
+    if (!sums.ok()) return sums;
+    if (absl::Status status = CheckContent(*sums, flight.request.content_sums); !status.ok()) {
+      return status;
+    }
+    return sums;
+  }
+
+  // What came out is what the owner wrote.
+  absl::Status CheckContent(const RankFileSums& sums, const std::vector<uint64_t>& wanted) const {
+    for (size_t i = 0; i < wanted.size(); ++i) {
+      if (sums.content_sums[i] == wanted[i]) continue;
+      const auto region = std::find_if(
+          regions_.begin(), regions_.end(),
+          [&](const StateRegion& each) { return each.content_sum == static_cast<int>(i); });
+      return absl::DataLossError(
+          absl::StrCat("what was copied of ", region == regions_.end() ? "nothing" : region->group,
+                       " is not what the update wrote (content sum ", Hex64(sums.content_sums[i]),
+                       ", written ", Hex64(wanted[i]),
+                       "): the memory changed while it was copied, or the update wrote elsewhere"));
+    }
+    return absl::OkStatus();
   }
 
   // Waits until the copier is through with the flight; after a failure it stops early, and what it
@@ -319,7 +384,7 @@ class LazyWriter : public LazyCheckpointWriter {
     std::unique_lock lock(mutex_);
     flight.abandoned = abandon;
     while (true) {
-      changed_.wait(lock, [&] { return flight.copied || !flight.filled.empty(); });
+      to_write_.changed.wait(lock, [&] { return flight.copied || !flight.filled.empty(); });
       for (auto [piece, chunk] : flight.filled) pool_->Give(chunk);
       flight.filled.clear();
       if (flight.copied) return;
@@ -350,12 +415,15 @@ class LazyWriter : public LazyCheckpointWriter {
     }
     // Messages of saves that failed may come late; one that was answered has none.
     for (const std::string& tag : unanswered_) transport_.DropTagged(tag);
-    const std::lock_guard lock(mutex_);
-    report.seconds = Seconds(Clock::now() - flight.begin);
-    report.processor_seconds += ThreadSeconds() - processor_before;
-    finished_.push_back(std::move(flight.finished));
-    --in_flight_;
-    changed_.notify_all();
+    {
+      const std::lock_guard lock(mutex_);
+      report.seconds = Seconds(Clock::now() - flight.begin);
+      report.processor_seconds += ThreadSeconds() - processor_before;
+      finished_.push_back(std::move(flight.finished));
+      --in_flight_;
+    }
+    ended_.notify_all();
+    to_write_.changed.notify_one();  // it may have waited for this one to end
   }
 
   FileSystem& files_;
@@ -366,11 +434,13 @@ class LazyWriter : public LazyCheckpointWriter {
   const int64_t generation_;
   const RankFileLayout layout_;
   const std::unique_ptr<HostPool> pool_;
+  const std::unique_ptr<WakeTimer> copier_wake_;
   std::vector<int64_t> last_piece_;  // by gate: when this one is out, all of it is; -1: no bytes
 
   mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  Queue to_copy_, to_write_, to_commit_;
+  std::condition_variable ended_;  // a flight
+  std::deque<FlightPointer> to_copy_;
+  Queue to_write_, to_commit_;
   std::vector<FinishedSave> finished_;
   int64_t attempts_ = 0;
   int64_t backlog_pieces_ = 0;
@@ -391,6 +461,7 @@ absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> OpenLazyWriter(
     const MakeProtocol& protocol) {
   RankFileLayout layout;
   std::unique_ptr<HostPool> pool;
+  std::unique_ptr<WakeTimer> copier_wake;
   const auto prepare = [&]() -> absl::Status {
     if (lazy.in_flight < 1) return absl::InvalidArgumentError("in_flight is below 1");
     for (size_t i = 0; i < regions.size(); ++i) {
@@ -404,10 +475,21 @@ absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> OpenLazyWriter(
         {options.run_id, generation, transport.rank(), transport.size()}, regions);
     if (!built.ok()) return built.status();
     layout = *std::move(built);
+    for (size_t i = 0; i < regions.size(); ++i) {
+      if (regions[i].content_sum < 0 || layout.offsets[i] < 0) continue;
+      if (SizeOf(regions[i].dtype) != 4 || layout.offsets[i] % 4 != 0) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("checkpoint region '", regions[i].tensor,
+                         "': content sums are of words of 32 bits, before all regions of others"));
+      }
+    }
     absl::StatusOr<std::unique_ptr<HostPool>> made =
         HostPool::Create(memory, PoolChunks(lazy, layout, transport.ranks_on_node()), kPieceBytes);
     if (!made.ok()) return made.status();
     pool = *std::move(made);
+    absl::StatusOr<std::unique_ptr<WakeTimer>> timer = WakeTimer::Create();
+    if (!timer.ok()) return timer.status();
+    copier_wake = *std::move(timer);
     return absl::OkStatus();
   };
   const absl::Status prepared = prepare();
@@ -417,9 +499,9 @@ absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> OpenLazyWriter(
   if (!votes.ok()) return votes.status();
   std::vector<int64_t> file_bytes;
   for (const std::string& bytes : *votes) file_bytes.push_back(std::stoll(bytes));
-  return std::make_unique<LazyWriter>(files, std::move(options), std::move(lazy),
-                                      std::move(regions), transport, generation, std::move(layout),
-                                      file_bytes, std::move(pool), protocol);
+  return std::make_unique<LazyWriter>(
+      files, std::move(options), std::move(lazy), std::move(regions), transport, generation,
+      std::move(layout), file_bytes, std::move(pool), std::move(copier_wake), protocol);
 }
 
 absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> LazyCheckpointWriter::Open(

@@ -49,6 +49,10 @@ struct SnapshotRequest {
   Event complete;
   // The state must differ from that of the snapshot before; if it does not, the save fails.
   bool changed = false;
+  // What the owner wrote, as its update tells: the content sums of the regions with content_sum 0,
+  // 1, ... on this rank, as many as there are, or none. The save fails if the memory that was
+  // copied out has others: it was torn, or is not what the update wrote to.
+  std::vector<uint64_t> content_sums;
 };
 
 // How a snapshot ended.

@@ -268,6 +268,12 @@ int64_t ShapeElements(const std::vector<int64_t>& shape) {
   return elements;
 }
 
+int ContentSumCount(const std::vector<StateRegion>& regions) {
+  int count = 0;
+  for (const StateRegion& region : regions) count = std::max(count, region.content_sum + 1);
+  return count;
+}
+
 int64_t RegionElements(const StateRegion& region) { return region.flat_end - region.flat_begin; }
 
 int64_t RegionBytes(const StateRegion& region) {

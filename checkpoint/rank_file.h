@@ -46,14 +46,18 @@ struct RankFileLayout {
   std::vector<int64_t> offsets;  // of region i; empty regions have no data set and offset -1
 };
 
+// One more than the highest content_sum of any region.
+int ContentSumCount(const std::vector<StateRegion>& regions);
+
 // InvalidArgument where a region is wrong (names the tensor). Thread-safe.
 absl::StatusOr<RankFileLayout> BuildRankFileLayout(const RankFileIdentity& identity,
                                                    const std::vector<StateRegion>& regions);
 
-// What was written, for the manifest.
+// What was written, for the manifest and to be compared.
 struct RankFileSums {
   std::vector<uint32_t> chunk_crc32c;  // from byte 0 on, kChunkBytes each
   std::vector<uint64_t> region_crc64;  // of region i's bytes
+  std::vector<uint64_t> content_sums;  // by StateRegion::content_sum; none where not asked for
 };
 
 // The file goes out in pieces of kPieceBytes, the last one shorter: what is copied, checksummed and
@@ -74,6 +78,9 @@ class RankFileStream {
  public:
   RankFileStream(const RankFileLayout& layout, const std::vector<StateRegion>& regions);
 
+  // Nothing added up yet.
+  RankFileSums EmptySums(bool content_sums) const;
+
   // Fills `to` (kPieceBytes) with a piece, from the head and the regions' memory; pieces in order.
   void CopyPiece(int64_t piece, char* to, const CopyBytes& copy);
   // Adds the checksums of a piece to `sums`; pieces in order.
@@ -86,9 +93,10 @@ class RankFileStream {
     int region;          // -1: the head
   };
   template <typename Visit>
-  void ForParts(int64_t piece, size_t& first, const Visit& visit) const;
+  void ForParts(int64_t begin, int64_t end, size_t& first, const Visit& visit) const;
 
   const RankFileLayout& layout_;
+  const std::vector<StateRegion>& regions_;
   std::vector<Part> parts_;                     // in file order
   size_t first_copied_ = 0, first_summed_ = 0;  // parts that are not yet through
 };
@@ -97,7 +105,8 @@ class RankFileStream {
 class RankFileWriter {
  public:
   // `file` is new and empty. All of these outlive the writer; Finish comes before its end.
-  RankFileWriter(const RankFileLayout& layout, RankFileStream& stream, File& file, HostPool& pool);
+  RankFileWriter(const RankFileLayout& layout, RankFileStream& stream, File& file, HostPool& pool,
+                 bool content_sums = false);
   ~RankFileWriter();
   // Takes over `chunk`, of the pool, that holds a piece; gives it back when it is written. Pieces
   // in order, on one thread.

@@ -5,6 +5,7 @@
 #include "checkpoint/checksum.h"
 #include "checkpoint/rank_file.h"
 #include "kernels/device/check.h"
+#include "kernels/device/content_sum.h"
 
 namespace longspan {
 
@@ -24,7 +25,7 @@ int64_t LastPiece(const RankFileLayout& layout, const std::vector<StateRegion>& 
 
 RankFileStream::RankFileStream(const RankFileLayout& layout,
                                const std::vector<StateRegion>& regions)
-    : layout_(layout) {
+    : layout_(layout), regions_(regions) {
   parts_.push_back({layout.head.data(), 0, layout.data_begin, -1});
   for (size_t i = 0; i < regions.size(); ++i) {
     if (layout.offsets[i] < 0) continue;
@@ -33,10 +34,15 @@ RankFileStream::RankFileStream(const RankFileLayout& layout,
   }
 }
 
+RankFileSums RankFileStream::EmptySums(bool content_sums) const {
+  RankFileSums sums;
+  sums.region_crc64.assign(regions_.size(), 0);
+  if (content_sums) sums.content_sums.assign(ContentSumCount(regions_), 0);
+  return sums;
+}
+
 template <typename Visit>
-void RankFileStream::ForParts(int64_t piece, size_t& first, const Visit& visit) const {
-  const int64_t begin = piece * kPieceBytes;
-  const int64_t end = begin + PieceBytes(layout_, piece);
+void RankFileStream::ForParts(int64_t begin, int64_t end, size_t& first, const Visit& visit) const {
   while (first < parts_.size() && parts_[first].end <= begin) ++first;
   for (size_t p = first; p < parts_.size() && parts_[p].begin < end; ++p) {
     const int64_t from = std::max(begin, parts_[p].begin);
@@ -46,33 +52,50 @@ void RankFileStream::ForParts(int64_t piece, size_t& first, const Visit& visit) 
 }
 
 void RankFileStream::CopyPiece(int64_t piece, char* to, const CopyBytes& copy) {
-  ForParts(piece, first_copied_, [&](const Part& part, int64_t from, int64_t end, int64_t at) {
-    const char* source = part.data + (from - part.begin);
-    if (part.region < 0) {
-      std::memcpy(to + at, source, static_cast<size_t>(end - from));
-    } else {
-      copy(to + at, source, end - from);
-    }
-  });
+  const int64_t begin = piece * kPieceBytes;
+  ForParts(begin, begin + PieceBytes(layout_, piece), first_copied_,
+           [&](const Part& part, int64_t from, int64_t end, int64_t at) {
+             const char* source = part.data + (from - part.begin);
+             if (part.region < 0) {
+               std::memcpy(to + at, source, static_cast<size_t>(end - from));
+             } else {
+               copy(to + at, source, end - from);
+             }
+           });
 }
 
 void RankFileStream::AddSums(int64_t piece, const char* bytes, RankFileSums& sums) {
-  ForParts(piece, first_summed_, [&](const Part& part, int64_t from, int64_t end, int64_t at) {
-    if (part.region < 0) return;
-    uint64_t& crc = sums.region_crc64[part.region];
-    crc = ExtendCrc64(crc, bytes + at, end - from);
-  });
+  // What a core's cache keeps, so that the bytes come out of memory once for all sums.
+  constexpr int64_t kCached = int64_t{256} << 10;
+  static_assert(kChunkBytes % kCached == 0);
+  const int64_t begin = piece * kPieceBytes;
   const int64_t length = PieceBytes(layout_, piece);
-  for (int64_t chunk = 0; chunk < length; chunk += kChunkBytes) {
-    sums.chunk_crc32c.push_back(Crc32c(bytes + chunk, std::min(kChunkBytes, length - chunk)));
+  for (int64_t block = 0; block < length; block += kCached) {
+    const int64_t count = std::min(kCached, length - block);
+    const char* const data = bytes + block;
+    if (block % kChunkBytes == 0) sums.chunk_crc32c.push_back(0);
+    sums.chunk_crc32c.back() = ExtendCrc32c(sums.chunk_crc32c.back(), data, count);
+    ForParts(begin + block, begin + block + count, first_summed_,
+             [&](const Part& part, int64_t from, int64_t end, int64_t at) {
+               if (part.region < 0) return;
+               uint64_t& crc = sums.region_crc64[part.region];
+               crc = ExtendCrc64(crc, data + at, end - from);
+               const StateRegion& region = regions_[part.region];
+               if (sums.content_sums.empty() || region.content_sum < 0) return;
+               sums.content_sums[region.content_sum] += ContentSum(
+                   data + at, (end - from) / 4, region.content_position + (from - part.begin) / 4);
+             });
   }
 }
 
 RankFileWriter::RankFileWriter(const RankFileLayout& layout, RankFileStream& stream, File& file,
-                               HostPool& pool)
-    : layout_(layout), stream_(stream), file_(file), pool_(pool) {
+                               HostPool& pool, bool content_sums)
+    : layout_(layout),
+      stream_(stream),
+      file_(file),
+      pool_(pool),
+      sums_(stream.EmptySums(content_sums)) {
   LONGSPAN_CHECK(pool.chunk_bytes() == kPieceBytes, "a chunk holds a piece");
-  sums_.region_crc64.assign(layout.offsets.size(), 0);
 }
 
 RankFileWriter::~RankFileWriter() {

@@ -54,7 +54,8 @@ absl::StatusOr<ShardedAdamW> ShardedAdamW::Create(const AdamWConfig& config,
 }
 
 void ShardedAdamW::Update(const Step& step, TensorView parameters, TensorView gradients,
-                          const std::vector<Event>& gates, Stream& stream, TensorView adam_sum) {
+                          const std::vector<Event>& gates, Stream& stream, TensorView adam_sum,
+                          TensorView written_sums) {
   LONGSPAN_CHECK(parameters.rank() == 1 && gradients.rank() == 1, "arenas are flat");
   AdamWParameters pass{.rate = step.rate,
                        .beta1 = config_.beta1,
@@ -69,7 +70,8 @@ void ShardedAdamW::Update(const Step& step, TensorView parameters, TensorView gr
     AdamWUpdate(pass, gradients.Slice(0, range.arena_begin, arena_end),
                 parameters.Slice(0, range.arena_begin, arena_end),
                 first_moment().Slice(0, range.shard_begin, shard_end),
-                second_moment().Slice(0, range.shard_begin, shard_end), stream, adam_sum);
+                second_moment().Slice(0, range.shard_begin, shard_end), stream, adam_sum,
+                {written_sums, range.shard_begin});
   });
 }
 

@@ -38,9 +38,12 @@ class ShardedAdamW {
   // gradients: f32 (arena elements), the full arenas; only owned ranges are read and written.
   // Gradients are summed over ranks, unscaled. A failed gate makes the stream fail and leaves the
   // parameters of that bucket and later ones as they were. adam_sum: none, or f64 (1), which gains
-  // what kernels/optimizer_pass.h says, over this rank's part.
+  // what kernels/optimizer_pass.h says, over this rank's part. written_sums: none, or u64 (3): gain
+  // the content sums of this rank's parameters, first and second moments, at their places in the
+  // shard.
   void Update(const Step& step, TensorView parameters, TensorView gradients,
-              const std::vector<Event>& gates, Stream& stream, TensorView adam_sum = TensorView());
+              const std::vector<Event>& gates, Stream& stream, TensorView adam_sum = TensorView(),
+              TensorView written_sums = TensorView());
 
   // f32 (shard_elements), for checkpoints to read and restore.
   TensorView first_moment() const;

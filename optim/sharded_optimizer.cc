@@ -20,11 +20,12 @@ absl::StatusOr<ShardedOptimizer> ShardedOptimizer::Create(const OptimizerConfig&
 
 void ShardedOptimizer::Update(const OptimizerStep& step, TensorView parameters,
                               TensorView gradients, const std::vector<Event>& gates, Stream& stream,
-                              TensorView adam_sum) {
+                              TensorView adam_sum, TensorView written_sums) {
   if (auto* sgd = std::get_if<ShardedSgd>(&optimizer_)) {
-    sgd->Update(step, parameters, gradients, gates, stream);
+    sgd->Update(step, parameters, gradients, gates, stream, written_sums);
   } else {
-    std::get<ShardedAdamW>(optimizer_).Update(step, parameters, gradients, gates, stream, adam_sum);
+    std::get<ShardedAdamW>(optimizer_)
+        .Update(step, parameters, gradients, gates, stream, adam_sum, written_sums);
   }
 }
 

@@ -23,9 +23,11 @@ class ShardedOptimizer {
                                                  const std::vector<OwnedRange>& owned,
                                                  int64_t buckets, int64_t shard_elements,
                                                  Device& device);
-  // As ShardedAdamW::Update. SGD adds nothing to adam_sum.
+  // As ShardedAdamW::Update. SGD adds nothing to adam_sum. written_sums: none, or u64 (1 + states):
+  // of the parameters and of States(), in their order.
   void Update(const OptimizerStep& step, TensorView parameters, TensorView gradients,
-              const std::vector<Event>& gates, Stream& stream, TensorView adam_sum = TensorView());
+              const std::vector<Event>& gates, Stream& stream, TensorView adam_sum = TensorView(),
+              TensorView written_sums = TensorView());
 
   // What a checkpoint holds: f32 (shard_elements) each, under its name.
   struct State {

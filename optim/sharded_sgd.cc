@@ -34,7 +34,7 @@ absl::StatusOr<ShardedSgd> ShardedSgd::Create(const SgdConfig& config,
 }
 
 void ShardedSgd::Update(const OptimizerStep& step, TensorView parameters, TensorView gradients,
-                        const std::vector<Event>& gates, Stream& stream) {
+                        const std::vector<Event>& gates, Stream& stream, TensorView written_sums) {
   LONGSPAN_CHECK(parameters.rank() == 1 && gradients.rank() == 1, "arenas are flat");
   SgdParameters pass{
       .rate = step.rate, .momentum = config_.momentum, .gradient_scale = step.gradient_scale};
@@ -43,7 +43,8 @@ void ShardedSgd::Update(const OptimizerStep& step, TensorView parameters, Tensor
     pass.weight_decay = range.decay ? config_.weight_decay : 0;
     SgdUpdate(pass, gradients.Slice(0, range.arena_begin, arena_end),
               parameters.Slice(0, range.arena_begin, arena_end),
-              momentum().Slice(0, range.shard_begin, range.shard_begin + range.elements), stream);
+              momentum().Slice(0, range.shard_begin, range.shard_begin + range.elements), stream,
+              {written_sums, range.shard_begin});
   });
 }
 

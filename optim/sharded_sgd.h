@@ -26,9 +26,11 @@ class ShardedSgd {
                                            const std::vector<OwnedRange>& owned, int64_t buckets,
                                            int64_t shard_elements, Device& device);
 
-  // As ShardedAdamW::Update; step.number is not used.
+  // As ShardedAdamW::Update; step.number is not used. written_sums: none, or u64 (2): of this
+  // rank's parameters and momentum.
   void Update(const OptimizerStep& step, TensorView parameters, TensorView gradients,
-              const std::vector<Event>& gates, Stream& stream);
+              const std::vector<Event>& gates, Stream& stream,
+              TensorView written_sums = TensorView());
 
   // f32 (shard_elements), for checkpoints to read and restore.
   TensorView momentum() const;

@@ -1,10 +1,13 @@
 #include "kernels/optimizer_pass.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <initializer_list>
 #include <vector>
 
 #include "kernels/cpu/row_blocks.h"
+#include "kernels/device/content_sum.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/optimizer_pass.cc"
@@ -170,9 +173,26 @@ void AccumulateGradientStatistics(TensorView gradient, TensorView statistics, St
   });
 }
 
+namespace {
+
+// Adds to written.sums[k] that of block [begin, end) of the k-th vector, which is in the cache
+// still. Sums of integers: the order of blocks makes no difference.
+void AddWritten(const WrittenSums& written, std::initializer_list<TensorView> vectors,
+                int64_t begin, int64_t end) {
+  if (written.sums.rank() == 0) return;
+  auto* sum = written.sums.data<uint64_t>();
+  for (const TensorView& vector : vectors) {
+    std::atomic_ref<uint64_t>(*sum++).fetch_add(
+        ContentSum(vector.data<float>() + begin, end - begin, written.position + begin),
+        std::memory_order_relaxed);
+  }
+}
+
+}  // namespace
+
 void AdamWUpdate(const AdamWParameters& parameters, TensorView gradient, TensorView parameter,
                  TensorView first_moment, TensorView second_moment, Stream& stream,
-                 TensorView adam_sum) {
+                 TensorView adam_sum, const WrittenSums& written) {
   const int64_t count = gradient.elements();
   CheckVector(gradient, count);
   CheckVector(parameter, count);
@@ -180,6 +200,7 @@ void AdamWUpdate(const AdamWParameters& parameters, TensorView gradient, TensorV
   CheckVector(second_moment, count);
   const bool wants_sum = adam_sum.rank() > 0;
   if (wants_sum) CheckVector(adam_sum, 1, DType::kF64);
+  if (written.sums.rank() > 0) CheckVector(written.sums, 3, DType::kU64);
   LONGSPAN_CHECK(parameters.step >= 1, "AdamW's first update is step 1");
   const AdamWFactors factors(parameters);
   stream.Launch("adamw", [=, threads = &stream.device().threads()] {
@@ -190,7 +211,7 @@ void AdamWUpdate(const AdamWParameters& parameters, TensorView gradient, TensorV
       HWY_DYNAMIC_DISPATCH(AdamWRow)
       (factors, g, end - begin, parameter.data<float>() + begin, first_moment.data<float>() + begin,
        second);
-      // The block is in the cache still.
+      AddWritten(written, {parameter, first_moment, second_moment}, begin, end);
       if (wants_sum) {
         partials[begin / kTaskElements] =
             HWY_DYNAMIC_DISPATCH(AdamSumRow)(factors, g, end - begin, second);
@@ -201,16 +222,18 @@ void AdamWUpdate(const AdamWParameters& parameters, TensorView gradient, TensorV
 }
 
 void SgdUpdate(const SgdParameters& parameters, TensorView gradient, TensorView parameter,
-               TensorView momentum, Stream& stream) {
+               TensorView momentum, Stream& stream, const WrittenSums& written) {
   const int64_t count = gradient.elements();
   CheckVector(gradient, count);
   CheckVector(parameter, count);
   CheckVector(momentum, count);
+  if (written.sums.rank() > 0) CheckVector(written.sums, 2, DType::kU64);
   stream.Launch("sgd", [=, threads = &stream.device().threads()] {
     ForRowBlocks(*threads, count, 1, [&](int64_t begin, int64_t end) {
       HWY_DYNAMIC_DISPATCH(SgdRow)
       (parameters, gradient.data<float>() + begin, end - begin, parameter.data<float>() + begin,
        momentum.data<float>() + begin);
+      AddWritten(written, {parameter, momentum}, begin, end);
     });
   });
 }

@@ -12,6 +12,7 @@
 #include "checkpoint/storage.h"
 #include "checkpoint/tiers.h"
 #include "runtime/train/agreement.h"
+#include "runtime/train/save_clock.h"
 #include "runtime/train/save_costs.h"
 #include "runtime/train/tier_saver.h"
 
@@ -36,7 +37,8 @@ class Saver : public RunCheckpoints {
         transport_(transport),
         device_(device),
         metrics_(metrics),
-        log_(log) {}
+        log_(log),
+        clock_(config_.interval, device.threads().threads(), SecondsBetweenFailures(false)) {}
 
   absl::Status Start(const RunConfig& config, const RunFolder& folder) {
     directory_ = folder.checkpoints();
@@ -62,7 +64,7 @@ class Saver : public RunCheckpoints {
   void Restored(int64_t step) override { requested_step_ = committed_step_ = step; }
 
   void CastVotes(double* votes) override {
-    votes[kDue] = leader() && DueByClock() ? 1 : 0;
+    votes[kDue] = leader() && clock_.DueByClock() ? 1 : 0;
     votes[kBusy] = lazy_ != nullptr && lazy_->busy() ? 1 : 0;
     for (size_t i = 0; i < tiers_.size(); ++i) {
       votes[kTiersDue + i] = leader() && tiers_[i]->DueByClock() ? 1 : 0;
@@ -70,6 +72,14 @@ class Saver : public RunCheckpoints {
     }
     votes[kFailing] =
         leader() && config_.max_failures > 0 && failures_in_a_row_ >= config_.max_failures ? 1 : 0;
+  }
+
+  bool WantsContentSums(int64_t step, const double* votes) const override {
+    bool wants = lazy_ != nullptr && (clock_.DueByStep(step) || votes[kDue] > 0);
+    for (size_t i = 0; i < tiers_.size(); ++i) {
+      wants |= tiers_[i]->DueByStep(step) || votes[kTiersDue + i] > 0;
+    }
+    return wants;
   }
 
   std::vector<Event> Gates(const Stream& stream) override {
@@ -115,8 +125,7 @@ class Saver : public RunCheckpoints {
     for (size_t i = 0; i < tiers_.size(); ++i) {
       tiers_[i]->SaveIfDue(run, stream, tiers_due_[i], tiers_busy_[i]);
     }
-    const int64_t steps = config_.interval.steps;
-    if (!(steps > 0 && run.step % steps == 0) && !due_) return absl::OkStatus();
+    if (!clock_.DueByStep(run.step) && !due_) return absl::OkStatus();
     if (run.step == requested_step_) return absl::OkStatus();
     if (synchronous_ != nullptr) {
       const absl::Status status = SaveNow(run);
@@ -124,7 +133,7 @@ class Saver : public RunCheckpoints {
       return absl::OkStatus();
     }
     if (busy_ && config_.when_busy == "skip") {
-      last_save_ = Clock::now();
+      clock_.Skipped();
       ++skipped_;
       if (leader() && skipped_ == 1) {
         log_.Warn(absl::StrCat("checkpoint of step ", run.step, " skipped: ", config_.in_flight,
@@ -279,24 +288,16 @@ class Saver : public RunCheckpoints {
     return absl::OkStatus();
   }
 
-  bool DueByClock() const {
-    const SaveInterval& interval = config_.interval;
-    if (interval.steps > 0) return false;
-    if (!interval.automatic) return SecondsSince(last_save_) >= interval.seconds;
-    // The first save tells what one costs.
-    if (automatic_seconds_ <= 0) return requests_ == failed_;
-    return SecondsSince(last_save_) >= automatic_seconds_;
-  }
-
   // Lazy. The training thread's part of a save.
   void Request(const RunState& run, Stream& stream) {
-    const Clock::time_point begin = last_save_ = Clock::now();
+    const Clock::time_point begin = Clock::now();
+    clock_.Begun();
     SnapshotRequest request;
     request.step = run.step;
-    ++requests_;
     request.metadata = [run] { return run.ToJson(); };
     request.complete = stream.Record();
     request.changed = std::exchange(changed_, false);
+    request.content_sums = state_.ContentSums();
     gates_ = lazy_->Snapshot(std::move(request));
     requested_step_ = gated_step_ = run.step;
     blocked_[run.step] = SecondsSince(begin);
@@ -307,8 +308,7 @@ class Saver : public RunCheckpoints {
     const Clock::time_point begin = Clock::now();
     absl::StatusOr<SaveReport> report =
         synchronous_->Save(run.step, state_.Regions(), run.ToJson());
-    ++requests_;
-    last_save_ = Clock::now();
+    clock_.Begun();
     const absl::Status status = Agree(transport_, report.status());
     requested_step_ = run.step;
     blocked_[run.step] = SecondsSince(begin);
@@ -329,6 +329,7 @@ class Saver : public RunCheckpoints {
     if (blocked != blocked_.end()) blocked_.erase(blocked);
     if (!finished.status.ok()) {
       ++failed_;
+      clock_.Failed();
       ++failures_in_a_row_;
       last_failure_ = finished.status;
       if (leader()) {
@@ -349,7 +350,9 @@ class Saver : public RunCheckpoints {
     if (absl::Status status = metrics_.AppendCheckpoint(metrics); !status.ok()) {
       log_.Warn(std::string(status.message()));
     }
-    if (config_.interval.automatic) ChooseAgain(metrics);
+    if (const std::string choice = clock_.Learn(metrics); !choice.empty()) {
+      log_.Info(absl::StrCat("checkpoint.interval \"auto\": ", choice));
+    }
     if (costs_.saves() == 1) log_.Info(absl::StrCat("checkpoints: ", Description()));
     if (costs_.saves() > 1 && SecondsSince(last_line_) < kQuietSeconds) return;
     last_line_ = Clock::now();
@@ -365,17 +368,6 @@ class Saver : public RunCheckpoints {
     return absl::StrCat("lazy, up to ", config_.in_flight, " under way, ",
                         ShortBytes(static_cast<double>(lazy_->pool_bytes())),
                         " of host memory a rank; storage: ", files_->description());
-  }
-
-  void ChooseAgain(const CheckpointMetrics& metrics) {
-    const IntervalChoice choice =
-        ChooseInterval(metrics, device_.threads().threads(), SecondsBetweenFailures(false));
-    // A new choice is told when it is another one.
-    const double ratio = automatic_seconds_ > 0 ? choice.seconds / automatic_seconds_ : 2;
-    if (ratio < 1.5 && ratio > 1 / 1.5) return;
-    automatic_seconds_ = choice.seconds;
-    log_.Info(absl::StrFormat("checkpoint.interval \"auto\": a save every %s, because %s",
-                              ShortTime(choice.seconds), choice.reason));
   }
 
   const RunConfig::Checkpoint& config_;
@@ -401,10 +393,10 @@ class Saver : public RunCheckpoints {
   bool due_ = false, busy_ = false;    // as agreed
 
   int64_t requested_step_ = -1, committed_step_ = -1;
-  int64_t requests_ = 0, skipped_ = 0, failed_ = 0, failures_in_a_row_ = 0;
+  int64_t skipped_ = 0, failed_ = 0, failures_in_a_row_ = 0;
   absl::Status last_failure_ = absl::UnknownError("not saved");
-  Clock::time_point last_save_ = Clock::now(), last_line_;
-  double automatic_seconds_ = 0;
+  Clock::time_point last_line_;
+  SaveClock clock_;
   SaveCosts costs_;
 };
 

@@ -56,6 +56,9 @@ class RunCheckpoints {
 
   // Fills `votes` (kVotes) with this rank's.
   virtual void CastVotes(double* votes) = 0;
+  // A save may follow the update that makes the state that of `step`, with these sums of the votes:
+  // it is to tell the content sums of what it writes.
+  virtual bool WantsContentSums(int64_t step, const double* votes) const = 0;
   // Once before each update: a gate for each bucket. `stream`, which runs the update, is idle.
   virtual std::vector<Event> Gates(const Stream& stream) = 0;
   // Once after each update (`changed`: it was applied, at a rate above zero), with the sums of the

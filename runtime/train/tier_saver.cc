@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "checkpoint/storage.h"
 #include "runtime/train/agreement.h"
 
@@ -27,15 +26,16 @@ constexpr double kQuietSeconds = 10;  // between two warnings
 
 }  // namespace
 
-TierSaver::TierSaver(Setting setting, const RunConfig::Checkpoint& config, Transport& transport,
-                     Device& device, MetricsFile& metrics, RunLog& log)
+TierSaver::TierSaver(Setting setting, const RunConfig::Checkpoint& config,
+                     const TrainingState& state, Transport& transport, Device& device,
+                     MetricsFile& metrics, RunLog& log)
     : setting_(std::move(setting)),
       config_(config),
+      state_(state),
       transport_(transport),
-      device_(device),
       metrics_(metrics),
       log_(log),
-      last_save_(Clock::now()) {}
+      clock_(setting_.interval, device.threads().threads(), setting_.mtbf_seconds) {}
 
 TierSaver::~TierSaver() = default;
 
@@ -45,7 +45,7 @@ absl::StatusOr<std::unique_ptr<TierSaver>> TierSaver::Open(Setting setting,
                                                            Transport& transport, Device& device,
                                                            MetricsFile& metrics, RunLog& log) {
   std::unique_ptr<TierSaver> saver(
-      new TierSaver(std::move(setting), config, transport, device, metrics, log));
+      new TierSaver(std::move(setting), config, state, transport, device, metrics, log));
   const bool memory = saver->name() == "memory";
   StorageOptions storage;
   if (memory) {
@@ -101,29 +101,22 @@ void TierSaver::CheckSpace() {
   }
 }
 
-bool TierSaver::DueByClock() const {
-  const SaveInterval& interval = setting_.interval;
-  if (interval.steps > 0) return false;
-  if (!interval.automatic) return SecondsSince(last_save_) >= interval.seconds;
-  if (automatic_seconds_ <= 0) return requests_ == failed_;
-  return SecondsSince(last_save_) >= automatic_seconds_;
-}
-
 void TierSaver::SaveIfDue(const RunState& run, Stream& stream, bool due, bool busy) {
-  const int64_t steps = setting_.interval.steps;
-  if (!(steps > 0 && run.step % steps == 0) && !due) return;
+  if (!clock_.DueByStep(run.step) && !due) return;
   if (run.step == requested_step_) return;
-  const Clock::time_point begin = last_save_ = Clock::now();
   if (busy) {
+    clock_.Skipped();
     ++skipped_;
     return;
   }
+  const Clock::time_point begin = Clock::now();
+  clock_.Begun();
   SnapshotRequest request;
   request.step = run.step;
-  ++requests_;
   request.metadata = [run] { return run.ToJson(); };
   request.complete = stream.Record();
   request.changed = std::exchange(changed_, false);
+  request.content_sums = state_.ContentSums();
   gates_ = writer_->Snapshot(std::move(request));
   requested_step_ = run.step;
   blocked_[run.step] = SecondsSince(begin);
@@ -154,6 +147,7 @@ void TierSaver::Account(const FinishedSave& finished) {
   const auto blocked = blocked_.extract(finished.step);
   if (!finished.status.ok()) {
     ++failed_;
+    clock_.Failed();
     if (leader() && (failed_ == 1 || SecondsSince(last_warning_) > kQuietSeconds)) {
       last_warning_ = Clock::now();
       log_.Warn(absl::StrCat("training goes on: ", std::string(finished.status.message())));
@@ -171,17 +165,9 @@ void TierSaver::Account(const FinishedSave& finished) {
   if (absl::Status status = metrics_.AppendCheckpoint(metrics); !status.ok()) {
     log_.Warn(std::string(status.message()));
   }
-  if (setting_.interval.automatic) ChooseAgain(metrics);
-}
-
-void TierSaver::ChooseAgain(const CheckpointMetrics& metrics) {
-  const IntervalChoice choice =
-      ChooseInterval(metrics, device_.threads().threads(), setting_.mtbf_seconds);
-  const double ratio = automatic_seconds_ > 0 ? choice.seconds / automatic_seconds_ : 2;
-  if (ratio < 1.5 && ratio > 1 / 1.5) return;
-  automatic_seconds_ = choice.seconds;
-  log_.Info(absl::StrFormat("checkpoint.%s_interval \"auto\": a save every %s, because %s", name(),
-                            ShortTime(choice.seconds), choice.reason));
+  if (const std::string choice = clock_.Learn(metrics); !choice.empty()) {
+    log_.Info(absl::StrCat("checkpoint.", name(), "_interval \"auto\": ", choice));
+  }
 }
 
 void TierSaver::Summarize() {

@@ -17,6 +17,7 @@
 #include "runtime/metrics/run_log.h"
 #include "runtime/train/run_config.h"
 #include "runtime/train/run_state.h"
+#include "runtime/train/save_clock.h"
 #include "runtime/train/save_costs.h"
 #include "runtime/train/training_state.h"
 
@@ -41,7 +42,8 @@ class TierSaver {
                                                          MetricsFile& metrics, RunLog& log);
   ~TierSaver();
 
-  bool DueByClock() const;  // on rank 0
+  bool DueByStep(int64_t step) const { return clock_.DueByStep(step); }
+  bool DueByClock() const { return clock_.DueByClock(); }  // on rank 0
   bool busy() const { return writer_->busy(); }
   // With what ranks agreed on. Takes a snapshot, or not.
   void SaveIfDue(const RunState& run, Stream& stream, bool due, bool busy);
@@ -56,18 +58,17 @@ class TierSaver {
   void Summarize();
 
  private:
-  TierSaver(Setting setting, const RunConfig::Checkpoint& config, Transport& transport,
-            Device& device, MetricsFile& metrics, RunLog& log);
+  TierSaver(Setting setting, const RunConfig::Checkpoint& config, const TrainingState& state,
+            Transport& transport, Device& device, MetricsFile& metrics, RunLog& log);
   void Account(const FinishedSave& finished);
-  void ChooseAgain(const CheckpointMetrics& metrics);
   void CheckSpace();
   bool leader() const { return transport_.rank() == 0; }
   const std::string& name() const { return setting_.options.tier.name; }
 
   const Setting setting_;
   const RunConfig::Checkpoint& config_;
+  const TrainingState& state_;
   Transport& transport_;
-  Device& device_;
   MetricsFile& metrics_;
   RunLog& log_;
   std::unique_ptr<FileSystem> files_;
@@ -78,9 +79,9 @@ class TierSaver {
   int64_t requested_step_ = -1;
   std::map<int64_t, double> blocked_;  // seconds, by step
   bool changed_ = false;               // since the last snapshot
-  int64_t requests_ = 0, skipped_ = 0, failed_ = 0;
-  std::chrono::steady_clock::time_point last_save_, last_warning_;
-  double automatic_seconds_ = 0;
+  int64_t skipped_ = 0, failed_ = 0;
+  std::chrono::steady_clock::time_point last_warning_;
+  SaveClock clock_;
   SaveCosts costs_;
 };
 

@@ -93,7 +93,7 @@ class Trainer {
   absl::StatusOr<PreparedStep> Prepare();
   // Runs `current`, prepares `next` meanwhile (unless this is the last step).
   absl::Status Step(PreparedStep& current, PreparedStep* next);
-  absl::Status Update(const StepSumVector& sums, int64_t targets, StepMetrics& metrics);
+  absl::Status Update(const StepSumVector& sums, int64_t targets, bool last, StepMetrics& metrics);
   absl::Status NotFinite(const PreparedStep& current, const GradientNorms& norms,
                          double loss) const;
   void Report(const StepMetrics& metrics);
@@ -289,7 +289,8 @@ absl::Status Trainer::NotFinite(const PreparedStep& current, const GradientNorms
       ". Nothing was updated. Try a lower schedule.peak, or run.on_nonfinite = \"skip\"")));
 }
 
-absl::Status Trainer::Update(const StepSumVector& sums, int64_t targets, StepMetrics& metrics) {
+absl::Status Trainer::Update(const StepSumVector& sums, int64_t targets, bool last,
+                             StepMetrics& metrics) {
   const GradientNorms norms = NormsOf(sums, targets);
   metrics.gradient_norm = norms.l2;
   metrics.non_finite = norms.non_finite;
@@ -303,7 +304,10 @@ absl::Status Trainer::Update(const StepSumVector& sums, int64_t targets, StepMet
   const OptimizerStep step{metrics.rate, metrics.clip_factor / static_cast<double>(targets),
                            run_.updates};
   const StreamSpan span(stream_, {"update", TraceKind::kUpdate});
-  state_->Update(step, checkpoints_->Gates(stream_), stream_, norms_.adam_sum());
+  // A run that ends saves what it then has.
+  const bool saved = last || sums[kStopVotesSum] > 0 ||
+                     checkpoints_->WantsContentSums(run_.step + 1, sums_.data() + kSaveVotesSum);
+  state_->Update(step, checkpoints_->Gates(stream_), stream_, norms_.adam_sum(), saved);
   return absl::OkStatus();
 }
 
@@ -383,7 +387,9 @@ absl::Status Trainer::Step(PreparedStep& current, PreparedStep* next) {
   std::copy(sums_.begin(), sums_.begin() + kStepSums, summed.begin());
   metrics.loss = summed[kLossSum] / static_cast<double>(targets);
   if (leader()) WarnUnless(norms_.RecordAdamSum(sums_[kAdamSum]));
-  if (absl::Status status = Update(summed, targets, metrics); !status.ok()) return status;
+  if (absl::Status status = Update(summed, targets, next == nullptr, metrics); !status.ok()) {
+    return status;
+  }
   if (leader()) WarnUnless(norms_.Record(run_.step, NormsOf(summed, targets), metrics, targets));
   if (metrics.skipped && config_.run.on_nonfinite == "stop")
     return NotFinite(current, NormsOf(summed, targets), metrics.loss);

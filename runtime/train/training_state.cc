@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/elementwise.h"
 #include "kernels/optimizer_pass.h"
 
 namespace longspan {
@@ -35,6 +36,12 @@ absl::StatusOr<std::unique_ptr<TrainingState>> TrainingState::Create(
                                layout.shard_elements(), device);
   if (!sharded.ok()) return sharded.status();
   state->optimizer_ = std::make_unique<ShardedOptimizer>(*std::move(sharded));
+  state->written_count_ = 1 + static_cast<int64_t>(state->optimizer_->States().size());
+  absl::StatusOr<Buffer> sums =
+      Buffer::AllocateZeroed(device.memory(), state->written_count_ * SizeOf(DType::kU64),
+                             "optimizer", Placement::kDevice);
+  if (!sums.ok()) return sums.status();
+  state->written_sums_ = *std::move(sums);
   return state;
 }
 
@@ -55,8 +62,14 @@ void TrainingState::ReduceGradients(TensorView statistics, Stream& stream) {
 }
 
 void TrainingState::Update(const OptimizerStep& step, const std::vector<Event>& gates,
-                           Stream& stream, TensorView adam_sum) {
-  optimizer_->Update(step, parameter_arena(), gradient_arena(), gates, stream, adam_sum);
+                           Stream& stream, TensorView adam_sum, bool sums) {
+  TensorView written;
+  if (sums) {
+    written = written_sums_.Tensor(DType::kU64, {written_count_});
+    Zero(written, stream);
+  }
+  sums_written_ = sums;
+  optimizer_->Update(step, parameter_arena(), gradient_arena(), gates, stream, adam_sum, written);
   GatherParameters(stream);
 }
 
@@ -69,12 +82,18 @@ void TrainingState::GatherParameters(Stream& stream) {
   }
 }
 
+std::vector<uint64_t> TrainingState::ContentSums() const {
+  if (!sums_written_) return {};
+  const auto* sums = written_sums_.Tensor(DType::kU64, {written_count_}).data<uint64_t>();
+  return {sums, sums + written_count_};
+}
+
 std::vector<StateRegion> TrainingState::Regions() const {
   std::vector<StateRegion> regions;
-  const auto add = [&](const ShardRange& range, const std::string& group, float* data) {
+  const auto add = [&](const ShardRange& range, const std::string& group, float* data, int sum) {
     const ParameterSpec& spec = layout_.specs()[range.tensor];
     regions.push_back({group, spec.name, DType::kF32, spec.shape, range.flat_begin, range.flat_end,
-                       data, static_cast<int>(range.bucket)});
+                       data, static_cast<int>(range.bucket), sum, range.shard_begin});
   };
   // Bucket by bucket, as Update changes them: a snapshot that copies in this order holds each
   // bucket's update back as briefly as can be.
@@ -83,11 +102,11 @@ std::vector<StateRegion> TrainingState::Regions() const {
   for (size_t begin = 0, end = 0; begin < ranges.size(); begin = end) {
     while (end < ranges.size() && ranges[end].bucket == ranges[begin].bucket) ++end;
     for (size_t i = begin; i < end; ++i)
-      add(ranges[i], "/parameters", parameter_arena().data<float>() + ranges[i].arena_begin);
-    for (const ShardedOptimizer::State& state : states) {
+      add(ranges[i], "/parameters", parameter_arena().data<float>() + ranges[i].arena_begin, 0);
+    for (size_t s = 0; s < states.size(); ++s) {
       for (size_t i = begin; i < end; ++i)
-        add(ranges[i], absl::StrCat("/optimizer/", state.name),
-            state.values.data<float>() + ranges[i].shard_begin);
+        add(ranges[i], absl::StrCat("/optimizer/", states[s].name),
+            states[s].values.data<float>() + ranges[i].shard_begin, static_cast<int>(s) + 1);
     }
   }
   return regions;

@@ -7,6 +7,7 @@
 #ifndef LONGSPAN_RUNTIME_TRAIN_TRAINING_STATE_H_
 #define LONGSPAN_RUNTIME_TRAIN_TRAINING_STATE_H_
 
+#include <cstdint>
 #include <memory>
 #include <vector>
 
@@ -43,15 +44,19 @@ class TrainingState {
   // statistics to `statistics`, f64 (3), see kernels/optimizer_pass.h.
   void ReduceGradients(TensorView statistics, Stream& stream);
   // Updates this rank's shards, the part of bucket b after gates[b], and gathers the parameters of
-  // all ranks. adam_sum: none, or f64 (1), see ShardedOptimizer::Update.
+  // all ranks. adam_sum: none, or f64 (1), see ShardedOptimizer::Update. `sums`: ContentSums is
+  // wanted.
   void Update(const OptimizerStep& step, const std::vector<Event>& gates, Stream& stream,
-              TensorView adam_sum = TensorView());
+              TensorView adam_sum = TensorView(), bool sums = false);
   // Gathers parameters from the ranks' shards: after a restore.
   void GatherParameters(Stream& stream);
 
   // What a checkpoint holds of this rank: its shards of parameters and of the optimizer's moments,
   // bucket by bucket; the gate of a region is its bucket.
   std::vector<StateRegion> Regions() const;
+  // Of Regions(), as the newest update wrote them: for SnapshotRequest. None if it was not asked to
+  // tell. The stream of the update is idle.
+  std::vector<uint64_t> ContentSums() const;
 
  private:
   TrainingState(const ModelConfig& config, Transport& transport)
@@ -63,6 +68,9 @@ class TrainingState {
   Buffer parameters_, gradients_;
   Weights weights_, gradient_weights_;
   std::unique_ptr<ShardedOptimizer> optimizer_;
+  int64_t written_count_ = 0;
+  Buffer written_sums_;  // u64 (written_count_): of parameters, then of the optimizer's states
+  bool sums_written_ = false;
 };
 
 }  // namespace longspan

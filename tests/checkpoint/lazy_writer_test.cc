@@ -13,6 +13,7 @@
 
 #include "../faults/simulated_disk.h"
 #include "checkpoint/storage.h"
+#include "kernels/device/content_sum.h"
 #include "parallel/transport/rank_threads.h"
 #include "scratch_directory.h"
 #include "sharded_state.h"
@@ -257,6 +258,117 @@ TEST(LazyWriterTest, AStateThatDidNotChangeAlthoughItShouldIsRefused) {
       Patience());
   ASSERT_TRUE(run.ok()) << run;
   EXPECT_EQ(ListCheckpoints(disk, "/run/checkpoints")->size(), 2u);
+}
+
+// Gated regions, of which parameters and first moments have content sums.
+std::vector<StateRegion> Summed(const ShardedState& state) {
+  std::vector<StateRegion> regions = Gated(state);
+  int64_t positions[2] = {100, 3000};
+  for (StateRegion& region : regions) {
+    if (region.group == "/parameters") region.content_sum = 0;
+    if (region.group == "/optimizer/first_moment") region.content_sum = 1;
+    if (region.content_sum < 0) continue;
+    region.content_position = positions[region.content_sum];
+    positions[region.content_sum] += region.flat_end - region.flat_begin;
+  }
+  return regions;
+}
+
+// What an update that wrote `regions` tells.
+std::vector<uint64_t> SumsOf(const std::vector<StateRegion>& regions) {
+  std::vector<uint64_t> sums(2);
+  for (const StateRegion& region : regions) {
+    if (region.content_sum < 0) continue;
+    sums[region.content_sum] +=
+        ContentSum(region.data, region.flat_end - region.flat_begin, region.content_position);
+  }
+  return sums;
+}
+
+TEST(LazyWriterTest, OnlyWhatTheUpdateWroteIsSaved) {
+  enum Fault { kNone, kTorn, kStale, kMiscounted };
+  const std::vector<Fault> faults = {kNone, kTorn, kNone, kStale, kMiscounted, kNone};
+  for (const int ranks : {1, 3}) {
+    const int64_t scale = ranks == 1 ? 6000 : 100;  // two pieces, or one
+    SimulatedDisk disk;
+    const absl::Status run = RunRanks(
+        ranks,
+        [&](Transport& transport, Device& device) -> absl::Status {
+          const int rank = transport.rank();
+          const bool guilty = rank == ranks - 1;  // what one rank finds fails the save on all
+          const ShardedState state(rank, ranks, 0, scale);
+          const std::vector<StateRegion> regions = Summed(state);
+          auto* const last_moment = static_cast<uint32_t*>(
+              std::find_if(regions.rbegin(), regions.rend(), [](const StateRegion& region) {
+                return region.content_sum == 1 && region.flat_end > region.flat_begin;
+              })->data);
+          std::atomic<bool> tear = false;
+          LazyOptions lazy;
+          lazy.copy = [&](void* to, const void* from, int64_t bytes) {
+            std::memcpy(to, from, static_cast<size_t>(bytes));
+            // Behind the gate's back: what is not yet out changes.
+            if (tear.exchange(false)) *last_moment ^= 1;
+          };
+          auto writer = LazyCheckpointWriter::Open(disk, OptionsOf("/run/checkpoints"), lazy,
+                                                   regions, device.memory(), transport);
+          if (!writer.ok()) return writer.status();
+          std::vector<Event> gates;
+          for (size_t i = 0; i < faults.size(); ++i) {
+            const int64_t step = static_cast<int64_t>(i) + 1;
+            UpdateTo(step, regions, gates, rank, ranks, scale);
+            SnapshotRequest request = RequestOf(step);
+            request.content_sums = SumsOf(regions);
+            if (faults[i] == kTorn && guilty) tear = true;
+            if (faults[i] == kStale && guilty) {
+              // The update went elsewhere.
+              request.content_sums = SumsOf(Summed(ShardedState(rank, ranks, step + 100, scale)));
+            }
+            if (faults[i] == kMiscounted && guilty) request.content_sums.pop_back();
+            gates = (*writer)->Snapshot(std::move(request));
+            (*writer)->Drain();
+          }
+          const std::vector<FinishedSave> finished = (*writer)->TakeFinished();
+          EXPECT_EQ(finished.size(), faults.size());
+          for (size_t i = 0; i < finished.size(); ++i) {
+            const absl::Status& status = finished[i].status;
+            EXPECT_EQ(status.ok(), faults[i] == kNone) << i << ": " << status;
+            const char* named = faults[i] == kTorn    ? "/optimizer/first_moment is not what"
+                                : faults[i] == kStale ? "/parameters is not what"
+                                                      : "";
+            EXPECT_NE(status.message().find(named), absl::string_view::npos) << status;
+          }
+          return transport.Barrier();
+        },
+        Patience());
+    ASSERT_TRUE(run.ok()) << run;
+    const auto found = ListCheckpoints(disk, "/run/checkpoints");
+    ASSERT_TRUE(found.ok()) << found.status();
+    std::vector<int64_t> steps;
+    for (const CheckpointInfo& info : *found) steps.push_back(info.step);
+    EXPECT_EQ(steps, (std::vector<int64_t>{6, 3, 1}));
+    for (const int64_t step : steps) ExpectWhole(disk, "/run/checkpoints", step, scale);
+  }
+}
+
+TEST(LazyWriterTest, ContentSumsAreOfWords) {
+  SimulatedDisk disk;
+  const absl::Status run = RunRanks(
+      1,
+      [&](Transport& transport, Device& device) -> absl::Status {
+        const ShardedState state(0, 1, 1);
+        for (const char* group : {"/optimizer/compact", "/counts"}) {
+          std::vector<StateRegion> regions = Gated(state);
+          for (StateRegion& region : regions) {
+            if (region.group == group) region.content_sum = 0;
+          }
+          const auto writer = LazyCheckpointWriter::Open(disk, OptionsOf("/run/checkpoints"), {},
+                                                         regions, device.memory(), transport);
+          EXPECT_TRUE(absl::IsInvalidArgument(writer.status())) << writer.status();
+        }
+        return absl::OkStatus();
+      },
+      Patience());
+  ASSERT_TRUE(run.ok()) << run;
 }
 
 TEST(LazyWriterTest, StopsInTheMiddleWithGatesOpen) {
