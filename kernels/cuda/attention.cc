@@ -12,10 +12,10 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/attention_batches.h"
 #include "kernels/cuda/attention_rows.cuh"
-#include "kernels/cuda/context.h"
+#include "kernels/cuda/call.h"
 #include "kernels/cuda/cudnn_session.h"
+#include "kernels/cuda/elementwise.cuh"
 #include "kernels/cuda/operators.h"
-#include "kernels/cuda/scratch.h"
 
 namespace longspan::cuda {
 namespace {
@@ -30,64 +30,16 @@ HeadsView<T> HeadsOf(const TensorView& x) {
   return {static_cast<T*>(x.raw()), x.stride(0)};
 }
 
-// A call in progress: its scratch memory, and the first error, after which nothing more is queued.
-class Call {
- public:
-  explicit Call(Stream& stream) : stream_(stream), native_(Native(stream)) {}
-  ~Call() {
-    if (!status_.ok()) stream_.Fail(status_);
+// x itself, or a contiguous copy of it.
+const void* Packed(const TensorView& x, Call& call) {
+  if (x.contiguous() || !call.ok()) return x.raw();
+  char* const copy = call.Allocate<char>(x.bytes());
+  if (copy != nullptr) {
+    call.Update(CopyRowsOf(x, {copy, x.dtype(), {x.dim(0), x.dim(1), x.dim(2)}}, call.native()),
+                "the packing of attention's operands");
   }
-  Call(const Call&) = delete;
-  Call& operator=(const Call&) = delete;
-
-  bool ok() const { return status_.ok(); }
-  void Update(const absl::Status& status) {
-    if (status_.ok()) status_ = status;
-  }
-  void Update(cudaError_t error, const char* what) { Update(StatusOf(error, what)); }
-  cudaStream_t native() const { return native_; }
-
-  // nullptr where nothing was given.
-  template <typename T>
-  T* Allocate(int64_t elements) {
-    if (!ok() || elements == 0) return nullptr;
-    Scratch scratch(native_);
-    Update(scratch.Allocate(elements * static_cast<int64_t>(sizeof(T))), "memory of attention");
-    scratch_.push_back(std::move(scratch));
-    return static_cast<T*>(scratch_.back().data());
-  }
-
-  // A copy on the GPU of what `values` holds now.
-  template <typename T>
-  T* Upload(const std::vector<T>& values) {
-    T* const at = Allocate<T>(static_cast<int64_t>(values.size()));
-    if (at != nullptr) {
-      Update(cudaMemcpyAsync(at, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice,
-                             native_),
-             "the copy of attention's documents");
-    }
-    return at;
-  }
-
-  // x itself, or a contiguous copy of it.
-  const void* Packed(const TensorView& x) {
-    if (x.contiguous() || !ok()) return x.raw();
-    const int64_t rows = x.dim(0), row_bytes = x.bytes() / std::max<int64_t>(1, rows);
-    char* const copy = Allocate<char>(x.bytes());
-    if (copy != nullptr) {
-      Update(CopyRows(x.raw(), x.stride(0) * SizeOf(x.dtype()), rows, row_bytes, copy, row_bytes,
-                      native_),
-             "the packing of attention's operands");
-    }
-    return copy;
-  }
-
- private:
-  Stream& stream_;
-  const cudaStream_t native_;
-  absl::Status status_;
-  std::vector<Scratch> scratch_;
-};
+  return copy;
+}
 
 // What every run of a plan binds, of either pass.
 struct Operands {
@@ -232,14 +184,15 @@ void AttentionForward(TensorView q, TensorView k, TensorView v,
                                     rows.query_count, heads, head_dim, call.native()),
                 "rows without keys");
   }
-  const Operands operands{call.Packed(q), call.Packed(k), call.Packed(v), heads,
-                          k.dim(1),       head_dim,       scale};
+  const Operands operands{
+      Packed(q, call), Packed(k, call), Packed(v, call), heads, k.dim(1), head_dim, scale};
   for (const AttentionBatch& batch : prepared.batches.batches) {
     if (!call.ok()) return;
     const auto plan = prepared.session->attention->PlanFor(
         ShapeOf(batch, Pass::kForward, heads, k.dim(1), head_dim, false));
     call.Update(plan.status());
     if (!call.ok()) return;
+    const Call::Part part(call);
     RunTensors run;
     BindDocuments(batch, operands, **plan, call, run);
     run.bindings.push_back({(*plan)->ids.out, out.raw()});
@@ -257,9 +210,9 @@ void AttentionBackward(TensorView q, TensorView k, TensorView v, TensorView dout
   const Prepared prepared = Prepare(q, spans, deterministic ? kScoreBytes : 0, stream, call);
   if (!call.ok() || prepared.batches.batches.empty()) return;
   const int64_t rows = q.dim(0), heads = q.dim(1), head_dim = q.dim(2), kv_heads = k.dim(1);
-  const Operands operands{call.Packed(q), call.Packed(k), call.Packed(v), heads,
-                          kv_heads,       head_dim,       scale};
-  const void* const gradient = call.Packed(dout);
+  const Operands operands{
+      Packed(q, call), Packed(k, call), Packed(v, call), heads, kv_heads, head_dim, scale};
+  const void* const gradient = Packed(dout, call);
 
   // cuDNN takes the output where it needs only delta. In a ring delta is what there is, so it gets
   // an output that leads to the same delta.
@@ -286,12 +239,12 @@ void AttentionBackward(TensorView q, TensorView k, TensorView v, TensorView dout
     if (!call.ok()) return;
     const GradientRanges keys = KeyRanges(batch);
     // Given back before the next batch takes its own.
-    Call part(stream);
-    float* const dk_all = part.Allocate<float>(keys.rows * heads * head_dim);
-    float* const dv_all = part.Allocate<float>(keys.rows * heads * head_dim);
+    const Call::Part part(call);
+    float* const dk_all = call.Allocate<float>(keys.rows * heads * head_dim);
+    float* const dv_all = call.Allocate<float>(keys.rows * heads * head_dim);
     RunTensors run;
-    BindDocuments(batch, operands, **plan, part, run);
-    if (!part.ok()) return;
+    BindDocuments(batch, operands, **plan, call, run);
+    if (!call.ok()) return;
     const AttentionPlan::Ids& ids = (*plan)->ids;
     run.bindings.insert(run.bindings.end(), {{ids.out, stand_in},
                                              {ids.stats, lse.raw()},
@@ -300,10 +253,10 @@ void AttentionBackward(TensorView q, TensorView k, TensorView v, TensorView dout
                                              {ids.dq, dq_sum},
                                              {ids.dk, dk_all},
                                              {ids.dv, dv_all}});
-    RunPlan(*prepared.session, **plan, run, part);
-    AddRows(dk_all, kv_heads, heads / kv_heads, keys, dk, part);
-    AddRows(dv_all, kv_heads, heads / kv_heads, keys, dv, part);
-    if (!part.ok()) return;
+    RunPlan(*prepared.session, **plan, run, call);
+    AddRows(dk_all, kv_heads, heads / kv_heads, keys, dk, call);
+    AddRows(dv_all, kv_heads, heads / kv_heads, keys, dv, call);
+    if (!call.ok()) return;
     for (const AttentionDocument& document : batch.documents) {
       queries.groups[0].push_back(
           {document.query_begin, document.query_begin, document.query_count});
