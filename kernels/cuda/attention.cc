@@ -30,22 +30,27 @@ HeadsView<T> HeadsOf(const TensorView& x) {
   return {static_cast<T*>(x.raw()), x.stride(0)};
 }
 
-// x itself, or a contiguous copy of it.
-const void* Packed(const TensorView& x, Call& call) {
-  if (x.contiguous() || !call.ok()) return x.raw();
+// What the graphs promise of every tensor in memory.
+bool IsAligned(const void* memory) { return reinterpret_cast<uintptr_t>(memory) % 16 == 0; }
+
+// x itself, or a copy of it that is contiguous and aligned.
+void* Packed(const TensorView& x, Call& call) {
+  if ((x.contiguous() && IsAligned(x.raw())) || !call.ok()) return x.raw();
   char* const copy = call.Allocate<char>(x.bytes());
   if (copy != nullptr) {
-    call.Update(CopyRowsOf(x, {copy, x.dtype(), {x.dim(0), x.dim(1), x.dim(2)}}, call.native()),
-                "the packing of attention's operands");
+    const TensorView packed = x.rank() == 2
+                                  ? TensorView(copy, x.dtype(), {x.dim(0), x.dim(1)})
+                                  : TensorView(copy, x.dtype(), {x.dim(0), x.dim(1), x.dim(2)});
+    call.Update(CopyRowsOf(x, packed, call.native()), "the packing of attention's operands");
   }
   return copy;
 }
 
 // What every run of a plan binds, of either pass.
 struct Operands {
-  const void* q;
-  const void* k;
-  const void* v;
+  void* q;
+  void* k;
+  void* v;
   int64_t heads, kv_heads, head_dim;
   float scale;
 };
@@ -56,17 +61,16 @@ struct RunTensors {
   int32_t window;
 };
 
-void* Mutable(const void* memory) { return const_cast<void*>(memory); }
-
 // Bindings of the documents and of the scalars; `run` must stay where it is until it has run.
 void BindDocuments(const AttentionBatch& batch, const Operands& operands, const AttentionPlan& plan,
                    Call& call, RunTensors& run) {
   const int64_t query_width = operands.heads * operands.head_dim;
   const int64_t key_width = operands.kv_heads * operands.head_dim;
-  // One upload: four lists of offsets, then the counts, two to a word.
-  const size_t count = batch.documents.size(), list = count + 1;
+  // Four lists of offsets and two of counts, each at a place that is aligned.
+  const size_t count = batch.documents.size();
+  const size_t list = (count + 2) / 2 * 2, counts_list = (count + 3) / 4 * 4;
   std::vector<int64_t> words(4 * list);
-  std::vector<int32_t> counts(2 * count);
+  std::vector<int32_t> counts(2 * counts_list);
   int64_t keys = 0;
   for (size_t i = 0; i < count; ++i) {
     const AttentionDocument& document = batch.documents[i];
@@ -75,7 +79,7 @@ void BindDocuments(const AttentionBatch& batch, const Operands& operands, const 
     words[2 * list + i] = document.query_begin * operands.heads;
     words[3 * list + i] = keys * query_width;
     counts[i] = static_cast<int32_t>(document.query_count);
-    counts[count + i] = static_cast<int32_t>(document.key_count);
+    counts[counts_list + i] = static_cast<int32_t>(document.key_count);
     keys += document.key_count;
   }
   // Where the last document ends.
@@ -91,11 +95,16 @@ void BindDocuments(const AttentionBatch& batch, const Operands& operands, const 
   run.scale = operands.scale;
   run.window = static_cast<int32_t>(batch.window);
   const AttentionPlan::Ids& ids = plan.ids;
-  run.bindings = {{ids.q, Mutable(operands.q)},      {ids.k, Mutable(operands.k)},
-                  {ids.v, Mutable(operands.v)},      {ids.query_offsets, offsets},
-                  {ids.key_offsets, offsets + list}, {ids.stats_offsets, offsets + 2 * list},
-                  {ids.query_counts, lengths},       {ids.key_counts, lengths + count},
-                  {ids.scale, &run.scale},           {ids.minus_infinity, &run.minus_infinity}};
+  run.bindings = {{ids.q, operands.q},
+                  {ids.k, operands.k},
+                  {ids.v, operands.v},
+                  {ids.query_offsets, offsets},
+                  {ids.key_offsets, offsets + list},
+                  {ids.stats_offsets, offsets + 2 * list},
+                  {ids.query_counts, lengths},
+                  {ids.key_counts, lengths + counts_list},
+                  {ids.scale, &run.scale},
+                  {ids.minus_infinity, &run.minus_infinity}};
   if (ids.window != 0) run.bindings.push_back({ids.window, &run.window});
   if (plan.shape.pass == Pass::kBackward) {
     run.bindings.push_back({ids.gradient_offsets, offsets + 3 * list});
@@ -174,7 +183,8 @@ Prepared Prepare(const TensorView& q, const std::vector<AttentionSpan>& spans, i
 void AttentionForward(TensorView q, TensorView k, TensorView v,
                       const std::vector<AttentionSpan>& spans, float scale, TensorView out,
                       TensorView lse, Stream& stream) {
-  LONGSPAN_CHECK(out.contiguous() && lse.contiguous(), "on a GPU out and lse are contiguous");
+  LONGSPAN_CHECK(out.contiguous() && lse.contiguous() && IsAligned(out.raw()),
+                 "on a GPU out and lse are contiguous, and out is 16-byte aligned");
   Call call(stream);
   const Prepared prepared = Prepare(q, spans, 0, stream, call);
   if (!call.ok()) return;
@@ -186,6 +196,8 @@ void AttentionForward(TensorView q, TensorView k, TensorView v,
   }
   const Operands operands{
       Packed(q, call), Packed(k, call), Packed(v, call), heads, k.dim(1), head_dim, scale};
+  // Rows of few heads may begin between two borders of 16 bytes.
+  void* const stats = Packed(lse, call);
   for (const AttentionBatch& batch : prepared.batches.batches) {
     if (!call.ok()) return;
     const auto plan = prepared.session->attention->PlanFor(
@@ -196,8 +208,12 @@ void AttentionForward(TensorView q, TensorView k, TensorView v,
     RunTensors run;
     BindDocuments(batch, operands, **plan, call, run);
     run.bindings.push_back({(*plan)->ids.out, out.raw()});
-    run.bindings.push_back({(*plan)->ids.stats, lse.raw()});
+    run.bindings.push_back({(*plan)->ids.stats, stats});
     RunPlan(*prepared.session, **plan, run, call);
+  }
+  if (call.ok() && stats != lse.raw()) {
+    const TensorView aligned(stats, lse.dtype(), {lse.dim(0), lse.dim(1)});
+    call.Update(CopyRowsOf(aligned, lse, call.native()), "the log-sum-exps of attention");
   }
 }
 
@@ -212,7 +228,8 @@ void AttentionBackward(TensorView q, TensorView k, TensorView v, TensorView dout
   const int64_t rows = q.dim(0), heads = q.dim(1), head_dim = q.dim(2), kv_heads = k.dim(1);
   const Operands operands{
       Packed(q, call), Packed(k, call), Packed(v, call), heads, kv_heads, head_dim, scale};
-  const void* const gradient = Packed(dout, call);
+  void* const gradient = Packed(dout, call);
+  void* const stats = Packed(lse, call);
 
   // cuDNN takes the output where it needs only delta. In a ring delta is what there is, so it gets
   // an output that leads to the same delta.
@@ -247,8 +264,8 @@ void AttentionBackward(TensorView q, TensorView k, TensorView v, TensorView dout
     if (!call.ok()) return;
     const AttentionPlan::Ids& ids = (*plan)->ids;
     run.bindings.insert(run.bindings.end(), {{ids.out, stand_in},
-                                             {ids.stats, lse.raw()},
-                                             {ids.dout, Mutable(gradient)},
+                                             {ids.stats, stats},
+                                             {ids.dout, gradient},
                                              {ids.delta, delta_again},
                                              {ids.dq, dq_sum},
                                              {ids.dk, dk_all},
