@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/cpu/row_blocks.h"
+#include "kernels/cuda/dispatch.h"
 #include "kernels/device/content_sum.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -156,6 +157,7 @@ void AccumulateGradientStatistics(TensorView gradient, TensorView statistics, St
   const int64_t count = gradient.elements();
   CheckVector(gradient, count);
   CheckVector(statistics, 3, DType::kF64);
+  LONGSPAN_RUN_ON_CUDA(stream, AccumulateGradientStatistics(gradient, statistics, stream));
   stream.Launch("gradient_statistics", [=, threads = &stream.device().threads()] {
     const int64_t blocks = (count + kTaskElements - 1) / kTaskElements;
     std::vector<GradientStatistics> partials(blocks);
@@ -202,6 +204,8 @@ void AdamWUpdate(const AdamWParameters& parameters, TensorView gradient, TensorV
   if (wants_sum) CheckVector(adam_sum, 1, DType::kF64);
   if (written.sums.rank() > 0) CheckVector(written.sums, 3, DType::kU64);
   LONGSPAN_CHECK(parameters.step >= 1, "AdamW's first update is step 1");
+  LONGSPAN_RUN_ON_CUDA(stream, AdamWUpdate(parameters, gradient, parameter, first_moment,
+                                           second_moment, adam_sum, written, stream));
   const AdamWFactors factors(parameters);
   stream.Launch("adamw", [=, threads = &stream.device().threads()] {
     std::vector<double> partials(wants_sum ? (count + kTaskElements - 1) / kTaskElements : 0);
@@ -228,6 +232,8 @@ void SgdUpdate(const SgdParameters& parameters, TensorView gradient, TensorView 
   CheckVector(parameter, count);
   CheckVector(momentum, count);
   if (written.sums.rank() > 0) CheckVector(written.sums, 2, DType::kU64);
+  LONGSPAN_RUN_ON_CUDA(stream,
+                       SgdUpdate(parameters, gradient, parameter, momentum, written, stream));
   stream.Launch("sgd", [=, threads = &stream.device().threads()] {
     ForRowBlocks(*threads, count, 1, [&](int64_t begin, int64_t end) {
       HWY_DYNAMIC_DISPATCH(SgdRow)

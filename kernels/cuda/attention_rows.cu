@@ -1,21 +1,13 @@
+#include "kernels/cuda/attention_rows.cuh"
+
 #include <algorithm>
 
-#include "kernels/cuda/attention_rows.cuh"
+#include "kernels/cuda/packs.cuh"
 
 namespace longspan::cuda {
 namespace {
 
-constexpr int kWarp = 32;
 constexpr int kWarps = 8;  // of a block, one (row, head) each
-
-__device__ float WarpSum(float value) {
-  for (int distance = kWarp / 2; distance > 0; distance /= 2)
-    value += __shfl_xor_sync(0xffffffffu, value, distance);
-  return value;
-}
-
-__device__ float ToFloat(float x) { return x; }
-__device__ float ToFloat(__nv_bfloat16 x) { return __bfloat162float(x); }
 
 // The (row, head) of this warp, counted as row * heads + head.
 __device__ int64_t Item() {
@@ -79,8 +71,7 @@ __global__ void StandInKernel(HeadsView<const __nv_bfloat16> dout, const float* 
   float largest = 0;
   for (int64_t i = threadIdx.x % kWarp; i < head_dim; i += kWarp)
     largest = fmaxf(largest, fabsf(ToFloat(g[i])));
-  for (int distance = kWarp / 2; distance > 0; distance /= 2)
-    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, distance));
+  largest = WarpMax(largest);
   float squares = 0;
   for (int64_t i = threadIdx.x % kWarp; i < head_dim; i += kWarp) {
     const float scaled = largest > 0 ? ToFloat(g[i]) / largest : 0;
@@ -126,33 +117,8 @@ cudaError_t Add(const T* source, int64_t target_heads, int64_t group, int64_t he
   if (count == 0 || longest == 0) return cudaSuccess;
   const int64_t elements = longest * target_heads * head_dim;
   const unsigned blocks = static_cast<unsigned>(std::min<int64_t>((elements + 255) / 256, 4096));
-  AddKernel<T><<<dim3(blocks, static_cast<unsigned>(count)), 256, 0, stream>>>(
-      source, target_heads, group, head_dim, ranges, target);
-  return cudaGetLastError();
-}
-
-template <typename Word>
-__global__ void CopyKernel(const char* source, int64_t source_stride, int64_t rows, int64_t words,
-                           char* target, int64_t target_stride) {
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < rows * words;
-       i += step) {
-    const int64_t row = i / words, word = i % words;
-    reinterpret_cast<Word*>(target + row * target_stride)[word] =
-        reinterpret_cast<const Word*>(source + row * source_stride)[word];
-  }
-}
-
-template <typename Word>
-cudaError_t Copy(const void* source, int64_t source_stride, int64_t rows, int64_t row_bytes,
-                 void* target, int64_t target_stride, cudaStream_t stream) {
-  const int64_t words = row_bytes / static_cast<int64_t>(sizeof(Word));
-  const unsigned blocks =
-      static_cast<unsigned>(std::min<int64_t>((rows * words + 255) / 256, 8192));
-  CopyKernel<Word><<<blocks, 256, 0, stream>>>(static_cast<const char*>(source), source_stride,
-                                               rows, words, static_cast<char*>(target),
-                                               target_stride);
-  return cudaGetLastError();
+  return Launch(AddKernel<T>, dim3(blocks, static_cast<unsigned>(count)), 256, 0, stream, source,
+                target_heads, group, head_dim, ranges, target);
 }
 
 }  // namespace
@@ -162,9 +128,8 @@ cudaError_t MergeAttentionRows(HeadsView<const float> block_out, const float* bl
                                float* lse, cudaStream_t stream) {
   const int64_t items = rows * heads;
   if (items == 0) return cudaSuccess;
-  MergeKernel<<<BlocksFor(items), kWarps * kWarp, 0, stream>>>(block_out, block_lse, items, heads,
-                                                               head_dim, out, lse);
-  return cudaGetLastError();
+  return Launch(MergeKernel, BlocksFor(items), kWarps * kWarp, 0, stream, block_out, block_lse,
+                items, heads, head_dim, out, lse);
 }
 
 cudaError_t AttentionDeltaRows(HeadsView<const float> out, HeadsView<const float> dout,
@@ -172,9 +137,8 @@ cudaError_t AttentionDeltaRows(HeadsView<const float> out, HeadsView<const float
                                cudaStream_t stream) {
   const int64_t items = rows * heads;
   if (items == 0) return cudaSuccess;
-  DeltaKernel<float>
-      <<<BlocksFor(items), kWarps * kWarp, 0, stream>>>(out, dout, items, heads, head_dim, delta);
-  return cudaGetLastError();
+  return Launch(DeltaKernel<float>, BlocksFor(items), kWarps * kWarp, 0, stream, out, dout, items,
+                heads, head_dim, delta);
 }
 
 cudaError_t AttentionDeltaRows(HeadsView<const float> out, HeadsView<const __nv_bfloat16> dout,
@@ -182,9 +146,8 @@ cudaError_t AttentionDeltaRows(HeadsView<const float> out, HeadsView<const __nv_
                                cudaStream_t stream) {
   const int64_t items = rows * heads;
   if (items == 0) return cudaSuccess;
-  DeltaKernel<__nv_bfloat16>
-      <<<BlocksFor(items), kWarps * kWarp, 0, stream>>>(out, dout, items, heads, head_dim, delta);
-  return cudaGetLastError();
+  return Launch(DeltaKernel<__nv_bfloat16>, BlocksFor(items), kWarps * kWarp, 0, stream, out, dout,
+                items, heads, head_dim, delta);
 }
 
 cudaError_t StandInForOutput(HeadsView<const __nv_bfloat16> dout, const float* delta, int64_t rows,
@@ -192,18 +155,16 @@ cudaError_t StandInForOutput(HeadsView<const __nv_bfloat16> dout, const float* d
                              cudaStream_t stream) {
   const int64_t items = rows * heads;
   if (items == 0) return cudaSuccess;
-  StandInKernel<<<BlocksFor(items), kWarps * kWarp, 0, stream>>>(dout, delta, items, heads,
-                                                                 head_dim, stand_in);
-  return cudaGetLastError();
+  return Launch(StandInKernel, BlocksFor(items), kWarps * kWarp, 0, stream, dout, delta, items,
+                heads, head_dim, stand_in);
 }
 
 cudaError_t FillRowsWithoutKeys(HeadsView<float> out, float* lse, int64_t begin, int64_t rows,
                                 int64_t heads, int64_t head_dim, cudaStream_t stream) {
   const int64_t items = rows * heads;
   if (items == 0) return cudaSuccess;
-  FillKernel<<<BlocksFor(items), kWarps * kWarp, 0, stream>>>(out, lse, begin, items, heads,
-                                                              head_dim);
-  return cudaGetLastError();
+  return Launch(FillKernel, BlocksFor(items), kWarps * kWarp, 0, stream, out, lse, begin, items,
+                heads, head_dim);
 }
 
 cudaError_t AddHeadRows(const float* source, int64_t target_heads, int64_t group, int64_t head_dim,
@@ -216,25 +177,6 @@ cudaError_t AddHeadRows(const __nv_bfloat16* source, int64_t target_heads, int64
                         int64_t head_dim, const RowRange* ranges, int64_t count, int64_t longest,
                         HeadsView<float> target, cudaStream_t stream) {
   return Add(source, target_heads, group, head_dim, ranges, count, longest, target, stream);
-}
-
-cudaError_t CopyRows(const void* source, int64_t source_stride_bytes, int64_t rows,
-                     int64_t row_bytes, void* target, int64_t target_stride_bytes,
-                     cudaStream_t stream) {
-  if (rows == 0 || row_bytes == 0) return cudaSuccess;
-  const auto together = reinterpret_cast<uintptr_t>(source) | reinterpret_cast<uintptr_t>(target) |
-                        static_cast<uintptr_t>(source_stride_bytes | target_stride_bytes) |
-                        static_cast<uintptr_t>(row_bytes);
-  if (together % 16 == 0) {
-    return Copy<uint4>(source, source_stride_bytes, rows, row_bytes, target, target_stride_bytes,
-                       stream);
-  }
-  if (together % 4 == 0) {
-    return Copy<uint32_t>(source, source_stride_bytes, rows, row_bytes, target, target_stride_bytes,
-                          stream);
-  }
-  return Copy<uint8_t>(source, source_stride_bytes, rows, row_bytes, target, target_stride_bytes,
-                       stream);
 }
 
 }  // namespace longspan::cuda
