@@ -33,7 +33,7 @@ namespace {
 struct Options {
   double megabits = 100;      // of a link, for the table
   double hop_seconds = 0.03;  // of a block at the threshold, where attention sleeps
-  std::vector<double> factors = {0.3, 0.6, 0.9, 1.1, 1.5, 2};  // of the threshold
+  std::vector<double> factors = {0.4, 0.6, 0.9, 1.1, 1.5};  // of the threshold
   int repetitions = 3;
   bool bf16 = false;
   bool check = false;
