@@ -144,8 +144,8 @@ if [[ -n "$quick" ]]; then
 fi
 
 cat <<'HEADER'
-| attention | ranks | Mbit/s | threshold | tokens a rank | step, s | alone, s | exposed | formula, s | step over formula | CPU for messages |
-|---|---|---|---|---|---|---|---|---|---|---|
+| attention | ranks | Mbit/s | threshold | tokens a rank | step, s | alone, s | exposed | waiting | formula, s | step over formula | CPU for messages |
+|---|---|---|---|---|---|---|---|---|---|---|---|
 HEADER
 for count in $ranks; do
   make_network "$count"
