@@ -2,9 +2,10 @@
 //
 // Exchanges complete on a thread of their own, which sleeps when nothing is under way. While a call
 // waits for slower ranks it polls with pauses, so that ranks which share a core leave it to those
-// that compute. Messages of any size are cut where MPI's 32-bit counts end. Reductions are in rank
-// order with the same bits as the in-process transport, except over several nodes, where large ones
-// take MPI's own order, which is fixed for a given number of ranks.
+// that compute. Messages of any size travel, in pieces (mpi_progress.h); collectives are cut where
+// MPI's 32-bit counts end. Reductions are in rank order with the same bits as the in-process
+// transport, except over several nodes, where large ones take MPI's own order, which is fixed for a
+// given number of ranks.
 #ifndef LONGSPAN_PARALLEL_TRANSPORT_MPI_TRANSPORT_H_
 #define LONGSPAN_PARALLEL_TRANSPORT_MPI_TRANSPORT_H_
 
@@ -17,8 +18,8 @@
 namespace longspan {
 
 struct MpiOptions {
-  // The longest single message and the longest single collective, in bytes; longer ones are cut. At
-  // most 2^30.
+  // The longest single collective, in bytes; longer ones are cut, and so are messages where their
+  // own pieces would be longer. At most 2^30.
   int64_t piece_bytes = int64_t{1} << 30;
   // Who adds large reductions up. kAuto: we do on one node (measured up to twice as fast there),
   // MPI does over several (it sends less between nodes).

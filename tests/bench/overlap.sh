@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
   cat <<'USAGE'
-Usage: tests/bench/overlap.sh [--build DIR] [--ranks "2 4 8"] [--megabits "50 200"] [--compute-megabits "400"]
+Usage: tests/bench/overlap.sh [--build DIR] [--ranks "2 4 8"] [--megabits "100 300"] [--compute-megabits "200"]
                               [--repetitions N] [--bf16] [--quick]
 
 Makes a network for each number of ranks: every rank in a network namespace of its own, their links joined by a bridge,
@@ -32,8 +32,8 @@ readonly kLeftOut=77
 arguments=("$@")
 build=build
 ranks="2 4 8"
-megabits="50 200"
-compute_megabits="400"
+megabits="100 300"
+compute_megabits="200"
 repetitions=3
 options=()
 quick=
@@ -118,7 +118,7 @@ remove_network() {
 # limit RANKS MEGABITS. A bucket smaller than any block: what it saves up while a link is idle costs nothing.
 limit() {
   for i in $(seq "$1"); do
-    tc -n "rank$i" qdisc replace dev eth0 root tbf rate "$2mbit" burst 18kb latency 50ms
+    tc -n "rank$i" qdisc replace dev eth0 root tbf rate "$2mbit" burst 10kb latency 50ms
   done
 }
 
@@ -144,8 +144,8 @@ if [[ -n "$quick" ]]; then
 fi
 
 cat <<'HEADER'
-| attention | ranks | Mbit/s | threshold | tokens a rank | step, s | alone, s | exposed | formula, s | step over formula | CPU for messages |
-|---|---|---|---|---|---|---|---|---|---|---|
+| attention | ranks | Mbit/s | threshold | tokens a rank | step, s | alone, s | exposed | waiting | formula, s | step over formula | CPU for messages |
+|---|---|---|---|---|---|---|---|---|---|---|---|
 HEADER
 for count in $ranks; do
   make_network "$count"
