@@ -256,7 +256,7 @@ TEST_F(ErasureTest, EveryLossThatItBears) {
 
 // Symbols of whole chunks, several cycles.
 TEST_F(ErasureTest, LongFiles) {
-  scale_ = 20000;
+  scale_ = 15000;
   ExpectAllOk(Save({.nodes = {0, 1, 2}, .erasure = {2, 1}, .steps = {1, 2}}), 2);
   const auto reader = ParityFileReader::Open(PosixFileSystem(), ParityFiles(1, 2).at(0));
   ASSERT_TRUE(reader.ok()) << reader.status();
@@ -454,7 +454,7 @@ TEST_F(ErasureTest, IsListed) {
 }
 
 TEST_F(ErasureTest, AFailureFailsTheSaveAndTheNextOneWorks) {
-  scale_ = 20000;
+  scale_ = 15000;
   // Of parity, of a file in its first piece and in a later one, of what describes parity.
   const std::vector<std::pair<std::string, int>> refusals = {{"step-00000002.g0001/parity", 1},
                                                              {"step-00000002.g0001/rank-00001", 1},
