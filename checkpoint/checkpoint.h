@@ -55,6 +55,7 @@ struct SaveReport {
   double write_seconds = 0;  // from the first write until the file was synced
   double pool_seconds = 0;   // of copy_seconds: waiting for memory of the pool
   double processor_seconds = 0;  // in the background
+  int64_t checked_sums = 0;      // content sums that were compared with the owner's
   int64_t backlog_bytes = 0;     // of older saves, not yet handed to the disk when this one began
   // What went wrong after the commit, which stands: `latest` not updated, an old checkpoint not
   // removed. Alike on all ranks.
