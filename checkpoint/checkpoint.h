@@ -55,6 +55,7 @@ struct SaveReport {
   double write_seconds = 0;  // from the first write until the file was synced
   double pool_seconds = 0;   // of copy_seconds: waiting for memory of the pool
   double processor_seconds = 0;  // in the background
+  int64_t checked_sums = 0;      // content sums that were compared with the owner's
   int64_t backlog_bytes = 0;     // of older saves, not yet handed to the disk when this one began
   // What went wrong after the commit, which stands: `latest` not updated, an old checkpoint not
   // removed. Alike on all ranks.
@@ -104,9 +105,12 @@ class CheckpointWriter {
 absl::StatusOr<std::vector<CheckpointInfo>> ListCheckpoints(
     FileSystem& files, const std::string& directory, std::vector<std::string>* skipped = nullptr);
 
-// Reads manifest and commit record of one step directory. DataLoss if it is not whole.
+// Reads manifest and commit record of one step directory. DataLoss if it is not whole; files may
+// be missing (a node's directory of a tier holds some) where `elsewhere` is not null: it gets their
+// names.
 absl::StatusOr<CheckpointInfo> ReadCheckpointInfo(FileSystem& files,
-                                                  const std::string& step_directory);
+                                                  const std::string& step_directory,
+                                                  std::vector<std::string>* elsewhere = nullptr);
 
 // Fills `regions` (whatever ranges this rank holds now) from the files of any number of old ranks.
 // Every chunk that is read is verified against its CRC. Not collective. DataLoss names file and
@@ -117,10 +121,13 @@ absl::Status RestoreRegions(FileSystem& files, const CheckpointInfo& info,
                             const std::vector<StateRegion>& regions);
 
 // Reads every byte of every file and compares with the manifest; also the state hash with the
-// tensors' bytes. DataLoss names every file and byte range that differ.
-absl::Status VerifyCheckpoint(FileSystem& files, const CheckpointInfo& info);
+// tensors' bytes. DataLoss names every file and byte range that differ. With `elsewhere`, files may
+// be missing as for ReadCheckpointInfo: it gets their names, and only tensors that are here whole
+// are compared.
+absl::Status VerifyCheckpoint(FileSystem& files, const CheckpointInfo& info,
+                              std::vector<std::string>* elsewhere = nullptr);
 
-// Names, shapes, dtypes and checksums of all tensors of a checkpoint.
+// Names, shapes, dtypes and checksums of all tensors of a checkpoint, whichever files are here.
 struct CheckpointTensor {
   std::string group, tensor;
   DType dtype = DType::kF32;

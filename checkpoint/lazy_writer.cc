@@ -311,6 +311,10 @@ class LazyWriter : public LazyCheckpointWriter {
     const std::lock_guard lock(mutex_);
     backlog_pieces_ -= PieceCount(layout_);
     if (flight.status.ok()) flight.status = status;
+    if (flight.status.ok()) {
+      flight.finished.report.checked_sums =
+          static_cast<int64_t>(flight.request.content_sums.size());
+    }
     flight.finished.report.write_seconds = Seconds(Clock::now() - begin);
     flight.finished.report.processor_seconds =
         flight.copier_seconds + ThreadSeconds() - processor_before;

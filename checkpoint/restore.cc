@@ -13,8 +13,8 @@ namespace longspan {
 namespace {
 
 // The manifest that `info` was made from: the directory may have been replaced since.
-absl::StatusOr<Manifest> ManifestOf(FileSystem& files, const CheckpointInfo& info) {
-  absl::StatusOr<Manifest> manifest = ReadCommittedManifest(files, info.directory);
+absl::StatusOr<Manifest> ManifestOf(FileSystem& files, const CheckpointInfo& info, Holds holds) {
+  absl::StatusOr<Manifest> manifest = ReadCommittedManifest(files, info.directory, nullptr, holds);
   if (manifest.ok() && (manifest->generation != info.generation || manifest->step != info.step)) {
     return absl::DataLossError(info.directory + " holds another step than it did");
   }
@@ -46,8 +46,18 @@ CheckpointInfo InfoOf(const Manifest& manifest, const std::string& directory) {
 }
 
 absl::StatusOr<CheckpointInfo> ReadCheckpointInfo(FileSystem& files,
-                                                  const std::string& step_directory) {
-  return ReadInfo(files, step_directory, Holds::kAllFiles);
+                                                  const std::string& step_directory,
+                                                  std::vector<std::string>* elsewhere) {
+  absl::StatusOr<CheckpointInfo> info =
+      ReadInfo(files, step_directory, elsewhere == nullptr ? Holds::kAllFiles : Holds::kSomeFiles);
+  if (!info.ok() || elsewhere == nullptr) return info;
+  absl::StatusOr<Manifest> manifest = ManifestOf(files, *info, Holds::kSomeFiles);
+  if (!manifest.ok()) return manifest.status();
+  absl::StatusOr<std::vector<std::string>> missing =
+      FilesElsewhere(files, *manifest, step_directory);
+  if (!missing.ok()) return missing.status();
+  *elsewhere = *std::move(missing);
+  return info;
 }
 
 absl::StatusOr<std::vector<CheckpointInfo>> ListCheckpoints(FileSystem& files,
@@ -95,7 +105,7 @@ absl::StatusOr<std::vector<CheckpointInfo>> ListCommitted(FileSystem& files,
 
 absl::Status RestoreRegions(FileSystem& files, const CheckpointInfo& info,
                             const std::vector<StateRegion>& regions) {
-  absl::StatusOr<Manifest> manifest = ManifestOf(files, info);
+  absl::StatusOr<Manifest> manifest = ManifestOf(files, info, Holds::kAllFiles);
   if (!manifest.ok()) return manifest.status();
 
   absl::StatusOr<std::vector<RestoreRead>> reads = PlanRestore(*manifest, info.directory, regions);
@@ -107,7 +117,7 @@ absl::Status RestoreRegions(FileSystem& files, const CheckpointInfo& info,
 
 absl::StatusOr<std::vector<CheckpointTensor>> ListTensors(FileSystem& files,
                                                           const CheckpointInfo& info) {
-  absl::StatusOr<Manifest> manifest = ManifestOf(files, info);
+  absl::StatusOr<Manifest> manifest = ManifestOf(files, info, Holds::kSomeFiles);
   if (!manifest.ok()) return manifest.status();
   std::vector<CheckpointTensor> tensors;
   for (const ManifestTensor& tensor : manifest->tensors) {

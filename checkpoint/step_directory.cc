@@ -155,16 +155,27 @@ absl::StatusOr<Manifest> ReadCommittedManifest(FileSystem& files, const std::str
                                " belong to different saves");
   }
 
-  absl::StatusOr<std::vector<std::string>> names = files.List(directory);
-  if (!names.ok()) return names.status();
-  for (const ManifestFile& file : manifest->files) {
-    if (holds == Holds::kAllFiles && !std::binary_search(names->begin(), names->end(), file.name)) {
-      return absl::DataLossError(JoinPath(directory, file.name) +
+  if (holds == Holds::kAllFiles) {
+    absl::StatusOr<std::vector<std::string>> missing = FilesElsewhere(files, *manifest, directory);
+    if (!missing.ok()) return missing.status();
+    if (!missing->empty()) {
+      return absl::DataLossError(JoinPath(directory, missing->front()) +
                                  " is missing although the step is committed");
     }
   }
   if (record != nullptr) *record = *std::move(commit);
   return manifest;
+}
+
+absl::StatusOr<std::vector<std::string>> FilesElsewhere(FileSystem& files, const Manifest& manifest,
+                                                        const std::string& directory) {
+  absl::StatusOr<std::vector<std::string>> names = files.List(directory);
+  if (!names.ok()) return names.status();
+  std::vector<std::string> missing;
+  for (const ManifestFile& file : manifest.files) {
+    if (!std::binary_search(names->begin(), names->end(), file.name)) missing.push_back(file.name);
+  }
+  return missing;
 }
 
 }  // namespace longspan

@@ -65,6 +65,10 @@ absl::StatusOr<Manifest> ReadCommittedManifest(FileSystem& files, const std::str
                                                CommitRecord* record = nullptr,
                                                Holds holds = Holds::kAllFiles);
 
+// Names of files that the manifest names and the directory lacks.
+absl::StatusOr<std::vector<std::string>> FilesElsewhere(FileSystem& files, const Manifest& manifest,
+                                                        const std::string& directory);
+
 // What callers are told of it; without the time of the commit.
 CheckpointInfo InfoOf(const Manifest& manifest, const std::string& directory);
 

@@ -75,18 +75,29 @@ void VerifyFile(FileSystem& files, const std::string& path, const Manifest& mani
 
 }  // namespace
 
-absl::Status VerifyCheckpoint(FileSystem& files, const CheckpointInfo& info) {
-  absl::StatusOr<Manifest> manifest = ReadCommittedManifest(files, info.directory);
+absl::Status VerifyCheckpoint(FileSystem& files, const CheckpointInfo& info,
+                              std::vector<std::string>* elsewhere) {
+  absl::StatusOr<Manifest> manifest = ReadCommittedManifest(
+      files, info.directory, nullptr, elsewhere == nullptr ? Holds::kAllFiles : Holds::kSomeFiles);
   if (!manifest.ok()) return manifest.status();
+  absl::StatusOr<std::vector<std::string>> missing =
+      FilesElsewhere(files, *manifest, info.directory);
+  if (!missing.ok()) return missing.status();
 
   std::vector<std::string> problems;
   std::vector<std::vector<TensorPart>> parts(manifest->tensors.size());
+  std::vector<bool> whole(manifest->tensors.size(), true);  // as far as files are here
   for (const ManifestFile& entry : manifest->files) {
+    if (std::find(missing->begin(), missing->end(), entry.name) != missing->end()) {
+      for (const ManifestRegion& region : entry.regions) whole[region.tensor] = false;
+      continue;
+    }
     VerifyFile(files, JoinPath(info.directory, entry.name), *manifest, entry, parts, problems);
   }
   if (problems.empty()) {
     std::vector<ManifestTensor> tensors = manifest->tensors;
     for (size_t t = 0; t < tensors.size(); ++t) {
+      if (!whole[t]) continue;
       std::sort(parts[t].begin(), parts[t].end(), [](const TensorPart& a, const TensorPart& b) {
         return a.flat_begin < b.flat_begin;
       });
@@ -111,6 +122,7 @@ absl::Status VerifyCheckpoint(FileSystem& files, const CheckpointInfo& info) {
       problems.push_back(info.directory + ": the state hash does not fit the tensors");
     }
   }
+  if (elsewhere != nullptr) *elsewhere = *std::move(missing);
   if (problems.empty()) return absl::OkStatus();
   std::string message;
   for (size_t i = 0; i < problems.size() && i < kMostProblems; ++i) {

@@ -39,11 +39,75 @@ absl::StatusOr<std::vector<CheckpointInfo>> Find(const std::string& path,
   return std::vector<CheckpointInfo>{*std::move(one)};
 }
 
-absl::StatusOr<CheckpointInfo> FindNewest(const std::string& path) {
-  absl::StatusOr<std::vector<CheckpointInfo>> found = Find(path, nullptr);
-  if (!found.ok()) return found.status();
-  if (found->empty()) return absl::NotFoundError(absl::StrCat(path, ": no committed checkpoint"));
-  return found->front();
+// A step in one place: the checkpoint directory, or a tier's directory on this node.
+struct Copy {
+  CheckpointInfo info;
+  bool in_tier = false;
+  std::vector<std::string> elsewhere;  // files that are on other nodes
+};
+
+absl::StatusOr<Copy> CopyIn(const std::string& directory, bool in_tier) {
+  Copy copy;
+  copy.in_tier = in_tier;
+  absl::StatusOr<CheckpointInfo> info =
+      ReadCheckpointInfo(PosixFileSystem(), directory, in_tier ? &copy.elsewhere : nullptr);
+  if (!info.ok()) return info.status();
+  copy.info = *std::move(info);
+  return copy;
+}
+
+// A step directory is in a tier if nobody claims generations where it lies.
+bool InTier(const std::string& directory) {
+  absl::StatusOr<std::vector<std::string>> beside = PosixFileSystem().List(directory + "/..");
+  return beside.ok() && std::none_of(beside->begin(), beside->end(), [](const std::string& name) {
+           return name.rfind("generation-", 0) == 0;
+         });
+}
+
+// Newest first, the checkpoint directory's before tiers'; or the one of a step directory. An error
+// if there is none.
+absl::StatusOr<std::vector<Copy>> Copies(const std::string& path) {
+  FileSystem& files = PosixFileSystem();
+  std::vector<Copy> copies;
+  if (!files.Exists(path + "/checkpoints")) {
+    absl::StatusOr<Copy> one = CopyIn(path, InTier(path));
+    if (!one.ok()) return one.status();
+    copies.push_back(*std::move(one));
+    return copies;
+  }
+  absl::StatusOr<std::vector<CheckpointInfo>> shared = Find(path, nullptr);
+  if (!shared.ok()) return shared.status();
+  for (CheckpointInfo& info : *shared) copies.push_back({std::move(info), false, {}});
+  absl::StatusOr<std::vector<TierListing>> tiers = ListTiers(files, path + "/checkpoints");
+  if (!tiers.ok()) return tiers.status();
+  for (const TierListing& listing : *tiers) {
+    absl::StatusOr<Copy> copy = CopyIn(listing.info.directory, /*in_tier=*/true);
+    if (!copy.ok()) return copy.status();
+    copies.push_back(*std::move(copy));
+  }
+  if (copies.empty()) return absl::NotFoundError(absl::StrCat(path, ": no committed checkpoint"));
+  std::stable_sort(copies.begin(), copies.end(), [](const Copy& a, const Copy& b) {
+    return std::pair(a.info.generation, a.info.step) > std::pair(b.info.generation, b.info.step);
+  });
+  return copies;
+}
+
+// With `whole`, all files of the newest step are to be here: an older one is not taken instead.
+absl::StatusOr<CheckpointInfo> FindNewest(const std::string& path, bool whole) {
+  absl::StatusOr<std::vector<Copy>> copies = Copies(path);
+  if (!copies.ok()) return copies.status();
+  const Copy& newest = copies->front();
+  for (const Copy& copy : *copies) {
+    const bool same =
+        copy.info.generation == newest.info.generation && copy.info.step == newest.info.step;
+    if (same && copy.elsewhere.empty()) return copy.info;
+  }
+  if (!whole) return newest.info;
+  return absl::FailedPreconditionError(absl::StrCat(
+      newest.info.directory, ": ", absl::StrJoin(newest.elsewhere, ", "),
+      newest.elsewhere.size() == 1 ? " is" : " are",
+      " on other nodes. A run that resumes gathers all files and saves them in its checkpoint "
+      "directory when it ends; or name an older checkpoint's directory"));
 }
 
 std::string NameOf(const CheckpointTensor& tensor) {
@@ -121,7 +185,7 @@ absl::Status List(const Options& options) {
 }
 
 absl::Status Show(const Options& options) {
-  absl::StatusOr<CheckpointInfo> info = FindNewest(options.path);
+  absl::StatusOr<CheckpointInfo> info = FindNewest(options.path, /*whole=*/false);
   if (!info.ok()) return info.status();
   absl::StatusOr<std::vector<CheckpointTensor>> tensors = ListTensors(PosixFileSystem(), *info);
   if (!tensors.ok()) return tensors.status();
@@ -160,14 +224,20 @@ absl::Status Show(const Options& options) {
 }
 
 absl::Status Verify(const Options& options) {
-  absl::StatusOr<std::vector<CheckpointInfo>> found = Find(options.path, nullptr);
-  if (!found.ok()) return found.status();
-  if (found->empty())
-    return absl::NotFoundError(absl::StrCat(options.path, ": no committed checkpoint"));
-  for (const CheckpointInfo& info : *found) {
-    if (absl::Status status = VerifyCheckpoint(PosixFileSystem(), info); !status.ok())
+  absl::StatusOr<std::vector<Copy>> copies = Copies(options.path);
+  if (!copies.ok()) return copies.status();
+  for (Copy& copy : *copies) {
+    if (absl::Status status = VerifyCheckpoint(PosixFileSystem(), copy.info,
+                                               copy.in_tier ? &copy.elsewhere : nullptr);
+        !status.ok())
       return status;
-    std::printf("%s: every byte verified\n", info.directory.c_str());
+    if (copy.elsewhere.empty()) {
+      std::printf("%s: every byte verified\n", copy.info.directory.c_str());
+    } else {
+      std::printf("%s: every byte of %zu of %d files verified; not on this node: %s\n",
+                  copy.info.directory.c_str(), copy.info.ranks - copy.elsewhere.size(),
+                  copy.info.ranks, absl::StrJoin(copy.elsewhere, ", ").c_str());
+    }
   }
   return absl::OkStatus();
 }
@@ -210,7 +280,8 @@ absl::StatusOr<std::string> Difference(const CheckpointInfo& info_a, const Check
 }
 
 absl::Status Diff(const Options& options) {
-  absl::StatusOr<CheckpointInfo> infos[] = {FindNewest(options.path), FindNewest(options.other)};
+  absl::StatusOr<CheckpointInfo> infos[] = {FindNewest(options.path, /*whole=*/true),
+                                            FindNewest(options.other, /*whole=*/true)};
   std::map<std::string, CheckpointTensor> tensors[2];
   for (int side = 0; side < 2; ++side) {
     if (!infos[side].ok()) return infos[side].status();
@@ -252,7 +323,7 @@ absl::Status Diff(const Options& options) {
 }
 
 absl::Status Export(const Options& options) {
-  absl::StatusOr<CheckpointInfo> info = FindNewest(options.path);
+  absl::StatusOr<CheckpointInfo> info = FindNewest(options.path, /*whole=*/true);
   if (!info.ok()) return info.status();
   if (absl::Status status = ExportModel(*info, options.other, options.shard_mib << 20);
       !status.ok())
@@ -274,7 +345,9 @@ void RegisterCheckpointCommand(CLI::App& root, SelectedCommand* selected) {
   CLI::App* checkpoint =
       root.add_subcommand("checkpoint", "List, show, verify, compare and convert checkpoints");
   checkpoint->require_subcommand(1);
-  const char* kCheckpoint = "a run's folder (its newest checkpoint), or one checkpoint's directory";
+  const char* kCheckpoint =
+      "a run's folder (its newest checkpoint, of this node's tiers too), or one checkpoint's "
+      "directory";
   const auto add = [&](const char* name, const char* help, const char* example,
                        absl::Status (*run)(const Options&)) {
     auto options = std::make_shared<Options>();
@@ -297,7 +370,10 @@ void RegisterCheckpointCommand(CLI::App& root, SelectedCommand* selected) {
 
   const auto [verify, verify_options] =
       add("verify", "Read every byte and compare with the manifest", "runs/quickstart", Verify);
-  verify->add_option("RUN", verify_options->path, "a run's folder, or one checkpoint's directory")
+  verify
+      ->add_option("RUN", verify_options->path,
+                   "a run's folder (all checkpoints, of this node's tiers too), or one "
+                   "checkpoint's directory")
       ->required();
 
   const auto [diff, diff_options] =

@@ -68,6 +68,7 @@ absl::Status MetricsFile::AppendCheckpoint(const CheckpointMetrics& save) {
                  {"write_bytes_per_second", rate(save.write_seconds)},
                  {"pool_wait_seconds", save.pool_seconds},
                  {"background_processor_seconds", save.processor_seconds},
+                 {"checked_sums", save.checked_sums},
                  {"backlog_bytes", save.backlog_bytes},
                  {"skipped_saves", save.skipped},
                  {"failed_saves", save.failed}};

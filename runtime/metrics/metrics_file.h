@@ -54,6 +54,7 @@ struct CheckpointMetrics {
   double write_seconds = 0;         // of the file, sync included
   double pool_seconds = 0;          // of copy_seconds: waiting for host memory
   double processor_seconds = 0;     // spent in the background
+  int64_t checked_sums = 0;         // of what the update wrote, compared with what was saved
   int64_t backlog_bytes = 0;        // of older saves, not yet handed to the disk at the request
   int64_t skipped = 0, failed = 0;  // saves of this attempt so far
 };

@@ -31,6 +31,7 @@ CheckpointMetrics MetricsOf(int64_t step, int64_t attempt, const SaveReport& rep
   metrics.write_seconds = report.write_seconds;
   metrics.pool_seconds = report.pool_seconds;
   metrics.processor_seconds = report.processor_seconds;
+  metrics.checked_sums = report.checked_sums;
   metrics.backlog_bytes = report.backlog_bytes;
   return metrics;
 }

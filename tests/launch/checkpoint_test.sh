@@ -85,6 +85,43 @@ for family in llama gpt2; do
     fail "another number of layers"
   grep -q 'model.layers = 2 (here 3)' err.txt || fail "the difference is not named"
 done
+# A run that is killed leaves steps in memory that the checkpoint directory does not have.
+mkdir memory
+"$longspan" train run.toml --ranks 2 --set run.name=killed --set run.steps=100000 --set checkpoint.interval=50000 \
+  --set checkpoint.memory_interval=1 --set "checkpoint.memory_directory=\"$folder/memory\"" >train.txt 2>&1 &
+trainer=$!
+for _ in $(seq 300); do
+  compgen -G "memory/*/step-*/COMMIT" >/dev/null && break
+  sleep 0.1
+done
+kill -9 $trainer
+wait $trainer 2>/dev/null
+tier=$(dirname memory/*/step-*/COMMIT | tail -1)
+[[ -f $tier/COMMIT ]] || { cp train.txt out.txt; fail "no step in memory"; }
+run checkpoint verify runs/killed || fail "verify of a step that only a tier has"
+expect "$(basename "$tier"): every byte verified" "verify of a tier"
+run checkpoint show runs/killed || fail "show of a tier"
+expect "^step [0-9]* of run \"killed\"" "show of a tier"
+run checkpoint export runs/killed --out killed-model || fail "export from a tier"
+[[ -s killed-model/model.safetensors ]] || fail "export from a tier: files"
+run checkpoint diff "$tier" runs/killed || fail "diff of a tier's step with itself"
+run checkpoint diff "$tier" runs/llama && fail "diff of a tier's step with another run"
+expect "elements differ, by" "diff of a tier"
+# One of two nodes' directories: what is here can be shown and verified, and no more.
+mv "$tier/rank-00001.h5" elsewhere.h5
+run checkpoint show runs/killed || fail "show of some files"
+run checkpoint verify runs/killed || fail "verify of some files"
+expect "1 of 2 files verified; not on this node: rank-00001.h5" "verify of some files"
+run checkpoint verify "$tier" || fail "verify of a directory with some files"
+run checkpoint export runs/killed --out killed-again && fail "export of half a model"
+grep -q "rank-00001.h5 is on other nodes" err.txt || fail "the missing file is not named"
+printf x | dd of="$tier/rank-00000.h5" bs=1 seek=5000 conv=notrunc 2>/dev/null
+run checkpoint verify runs/killed && fail "a damaged file of a tier verifies"
+grep -q "rank-00000.h5: bytes" err.txt || fail "the damage is not named"
+# In a checkpoint directory a missing file is damage.
+rm "$(echo runs/llama/checkpoints/step-00000006.*)/rank-00001.h5"
+run checkpoint verify runs/llama/checkpoints/step-00000006.* && fail "verify without a file"
+
 run checkpoint export runs/none --out nothing && fail "export of nothing"
 run checkpoint import run.toml --out runs/x && fail "import of a file"
 echo "as expected"

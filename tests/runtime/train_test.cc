@@ -211,6 +211,8 @@ TEST_F(TrainTest, EveryStepSavedInTheBackgroundIsTheStateOfThatStep) {
   for (const char* key : {"copy_bytes_per_second", "write_bytes_per_second", "backlog_bytes",
                           "checkpoint_seconds", "background_processor_seconds"})
     EXPECT_EQ(Losses("lazy", key).size(), 12u) << key;
+  // Of parameters and both moments, as the update told them.
+  for (const auto& [step, checked] : Losses("lazy", "checked_sums")) EXPECT_EQ(checked, 3) << step;
 
   // Saves that are skipped leave the others right, and the last state is always saved.
   config_.checkpoint.when_busy = "skip";
@@ -228,6 +230,9 @@ TEST_F(TrainTest, AnAutomaticIntervalSavesAfterTheFirstStepAndAtTheEnd) {
   ASSERT_TRUE(TrainOn(1, "auto").ok());
   EXPECT_TRUE(StateHashes("auto").count(1));
   EXPECT_TRUE(StateHashes("auto").count(6));
+  const std::map<int64_t, double> checked = Losses("auto", "checked_sums");
+  EXPECT_EQ(checked.at(1), 3);
+  EXPECT_EQ(checked.at(6), 3);
   std::ifstream log(Folder("auto") + "/log.txt");
   const std::string text((std::istreambuf_iterator<char>(log)), std::istreambuf_iterator<char>());
   EXPECT_NE(text.find("checkpoint.interval \"auto\": a save every"), std::string::npos) << text;
