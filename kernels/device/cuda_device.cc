@@ -88,14 +88,17 @@ void CUDART_CB CompleteRecorded(cudaStream_t, cudaError_t error, void* data) {
 }  // namespace
 
 struct CudaStreamState : Stream::State {
-  CudaStreamState(Device& owner, int device_index, PFN_cuStreamWaitValue32_v11070 wait_for_value,
-                  std::string label)
-      : State(owner), index(device_index), name(std::move(label)), wait_value(wait_for_value) {
+  CudaStreamState(Device& owner, int device_index, CudaMemory& source,
+                  PFN_cuStreamWaitValue32_v11070 wait_for_value, std::string label)
+      : State(owner),
+        index(device_index),
+        memory(source),
+        name(std::move(label)),
+        wait_value(wait_for_value) {
     CheckCuda(cudaSetDevice(index));
     CheckCuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-    void* pinned = nullptr;
-    CheckCuda(cudaHostAlloc(&pinned, sizeof(uint32_t), cudaHostAllocMapped));
-    word = static_cast<uint32_t*>(pinned);
+    word = static_cast<uint32_t*>(memory.Allocate(sizeof(uint32_t), Placement::kPinnedHost));
+    LONGSPAN_CHECK(word != nullptr, "no pinned memory for a stream");
     *word = 0;
     gate = std::make_shared<HostGate>(word);
   }
@@ -106,7 +109,7 @@ struct CudaStreamState : Stream::State {
     (void)cudaSetDevice(index);
     (void)cudaStreamSynchronize(stream);
     (void)cudaStreamDestroy(stream);
-    (void)cudaFreeHost(word);
+    memory.Free(word, Placement::kPinnedHost);
   }
 
   void Launch(const char* work, std::function<absl::Status()>) override {
@@ -184,6 +187,7 @@ struct CudaStreamState : Stream::State {
   }
 
   const int index;
+  CudaMemory& memory;
   const std::string name;
   const PFN_cuStreamWaitValue32_v11070 wait_value;
   cudaStream_t stream = nullptr;
@@ -210,7 +214,7 @@ class CudaDevice : public Device {
   ThreadPool& threads() override { return threads_; }
   MemoryTable& memory() override { return memory_; }
   Stream CreateStream(const std::string& name) override {
-    return Stream(std::make_unique<CudaStreamState>(*this, index_, wait_value_, name));
+    return Stream(std::make_unique<CudaStreamState>(*this, index_, source_, wait_value_, name));
   }
   absl::Status CopyNow(const void* from, void* to, int64_t bytes) override {
     return source_.Copy(from, to, bytes);

@@ -1,5 +1,6 @@
 #include "kernels/device/cuda_memory.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -35,6 +36,7 @@ CudaMemory::CudaMemory(int index) : index_(index) {
 CudaMemory::~CudaMemory() {
   (void)cudaSetDevice(index_);
   for (cudaStream_t stream : copy_streams_) (void)cudaStreamDestroy(stream);
+  for (const auto& [memory, bytes] : pinned_) (void)cudaFreeHost(memory);
   (void)cudaStreamSynchronize(stream_);
   (void)cudaStreamDestroy(stream_);
 }
@@ -44,31 +46,48 @@ void* CudaMemory::Allocate(int64_t bytes, Placement placement) {
   if (placement == Placement::kHost) {
     return std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
   }
-  void* memory = nullptr;
+  const bool pinned = placement == Placement::kPinnedHost;
+  void* memory = pinned ? TakePinned(bytes) : nullptr;
+  if (memory != nullptr) return memory;
   cudaError_t error = cudaSetDevice(index_);
-  if (placement == Placement::kPinnedHost) {
-    if (error == cudaSuccess) {
-      error = cudaHostAlloc(&memory, static_cast<size_t>(bytes), cudaHostAllocPortable);
-    }
-  } else {
-    if (error == cudaSuccess) {
-      error = cudaMallocAsync(&memory, static_cast<size_t>(bytes), stream_);
-    }
+  if (error == cudaSuccess && pinned) {
+    error = cudaHostAlloc(&memory, static_cast<size_t>(bytes), cudaHostAllocPortable);
+  } else if (error == cudaSuccess) {
+    error = cudaMallocAsync(&memory, static_cast<size_t>(bytes), stream_);
     if (error == cudaSuccess) error = cudaStreamSynchronize(stream_);
   }
-  if (error == cudaSuccess) return memory;
-  (void)cudaGetLastError();
-  return nullptr;
+  if (error != cudaSuccess) {
+    (void)cudaGetLastError();
+    return nullptr;
+  }
+  if (pinned) {
+    std::lock_guard lock(mutex_);
+    pinned_[memory] = bytes;
+  }
+  return memory;
+}
+
+void* CudaMemory::TakePinned(int64_t bytes) {
+  std::lock_guard lock(mutex_);
+  const auto found = free_pinned_.lower_bound(bytes);
+  // A much larger block would be missing elsewhere.
+  if (found == free_pinned_.end() || found->first > 2 * std::max<int64_t>(bytes, 4096)) {
+    return nullptr;
+  }
+  void* const memory = found->second;
+  free_pinned_.erase(found);
+  return memory;
 }
 
 void CudaMemory::Free(void* memory, Placement placement) {
   if (placement == Placement::kHost) return std::free(memory);
-  (void)cudaSetDevice(index_);
   if (placement == Placement::kPinnedHost) {
-    (void)cudaFreeHost(memory);
-  } else {
-    (void)cudaFreeAsync(memory, stream_);
+    std::lock_guard lock(mutex_);
+    free_pinned_.emplace(pinned_.at(memory), memory);
+    return;
   }
+  (void)cudaSetDevice(index_);
+  (void)cudaFreeAsync(memory, stream_);
 }
 
 absl::Status CudaMemory::Zero(void* memory, int64_t bytes, Placement placement) {

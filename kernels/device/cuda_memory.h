@@ -4,6 +4,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <map>
 #include <mutex>
 #include <vector>
 
@@ -19,9 +20,9 @@ absl::Status CudaStatus(cudaError_t error, const char* call);
 // A check fails where a call fails that has no reason to.
 void CheckCuda(cudaError_t error);
 
-// Thread-safe. Device memory comes from the driver's pool in the order of a stream of its own, and
-// goes back to it: unlike cudaMalloc and cudaFree that stops no other stream, which may be waiting
-// for the very thread that allocates.
+// Thread-safe. Nothing here waits for the work of streams, which may wait for the very thread that
+// allocates: device memory comes from the driver's pool, in the order of a stream of its own, and
+// goes back to it; pinned memory is kept for the next request and unpinned at the end.
 class CudaMemory : public MemorySource {
  public:
   // Of GPU `index`.
@@ -39,11 +40,15 @@ class CudaMemory : public MemorySource {
 
  private:
   cudaStream_t TakeCopyStream();
+  // nullptr where none is free.
+  void* TakePinned(int64_t bytes);
 
   const int index_;
   cudaStream_t stream_ = nullptr;
   std::mutex mutex_;
-  std::vector<cudaStream_t> copy_streams_;  // idle, of low priority
+  std::vector<cudaStream_t> copy_streams_;     // idle, of low priority
+  std::map<void*, int64_t> pinned_;            // all of it, with its bytes
+  std::multimap<int64_t, void*> free_pinned_;  // by bytes
 };
 
 }  // namespace longspan

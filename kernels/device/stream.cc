@@ -150,6 +150,12 @@ void Stream::EndSpan() {
 TraceLabel Stream::span() const {
   return state_->spans.empty() ? TraceLabel() : state_->spans.back();
 }
+void* Stream::KeptFor(const void* owner, const std::function<std::shared_ptr<void>()>& make) {
+  const std::lock_guard lock(state_->kept_mutex);
+  std::shared_ptr<void>& kept = state_->kept[owner];
+  if (kept == nullptr) kept = make();
+  return kept.get();
+}
 void* Stream::native() const { return state_->native(); }
 
 void* Device::OperatorState(const std::function<std::shared_ptr<void>()>& make) {

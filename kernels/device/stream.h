@@ -111,6 +111,9 @@ class Stream {
   void EndSpan();
   // The innermost open span; empty where there is none.
   TraceLabel span() const;
+  // What `owner` keeps with the stream: made by its first call, destroyed when the stream's work is
+  // done. Thread-safe.
+  void* KeptFor(const void* owner, const std::function<std::shared_ptr<void>()>& make);
   // The device's own handle, for the files that launch its kernels: a cudaStream_t; nullptr on the
   // CPU.
   void* native() const;

@@ -3,7 +3,9 @@
 #define LONGSPAN_KERNELS_DEVICE_STREAM_STATE_H_
 
 #include <functional>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -38,7 +40,9 @@ struct Stream::State {
   virtual void EndSpan() {}
 
   Device& device;
-  std::vector<TraceLabel> spans;  // open, as the launching thread sees it
+  std::mutex kept_mutex;
+  std::map<const void*, std::shared_ptr<void>> kept;  // by owner
+  std::vector<TraceLabel> spans;                      // open, as the launching thread sees it
 };
 
 }  // namespace longspan
