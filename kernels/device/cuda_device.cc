@@ -229,6 +229,13 @@ class CudaDevice : public Device {
   MemoryTable memory_;
 };
 
+int CountGpus() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
+  (void)cudaGetLastError();
+  return 0;
+}
+
 absl::StatusOr<std::unique_ptr<Device>> OpenCuda(int index, int threads) {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
@@ -271,6 +278,8 @@ absl::StatusOr<std::unique_ptr<Device>> OpenCuda(int index, int threads) {
 #else  // LONGSPAN_HAVE_CUDA
 
 namespace longspan {
+
+int CountGpus() { return 0; }
 
 absl::StatusOr<std::unique_ptr<Device>> OpenCuda(int, int) {
   return absl::UnimplementedError(

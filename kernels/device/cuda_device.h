@@ -19,6 +19,9 @@ namespace longspan {
 // InvalidArgument for an index beyond the last.
 absl::StatusOr<std::unique_ptr<Device>> OpenCuda(int index, int threads = 1);
 
+// GPUs that this process sees; 0 without CUDA or a driver.
+int CountGpus();
+
 }  // namespace longspan
 
 #endif  // LONGSPAN_KERNELS_DEVICE_CUDA_DEVICE_H_
