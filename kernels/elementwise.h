@@ -1,4 +1,5 @@
-// Element-wise helpers of the layers. All f32; rows may be strided unless said.
+// Element-wise parts of the layers. f32; on a GPU what is added and what it is added to may each be
+// bf16. Rows may be strided unless said.
 #ifndef LONGSPAN_KERNELS_ELEMENTWISE_H_
 #define LONGSPAN_KERNELS_ELEMENTWISE_H_
 
@@ -18,7 +19,8 @@ void Convert(TensorView x, TensorView y, Stream& stream);
 void Add(TensorView x, TensorView y, Stream& stream);
 // y[r] += bias for every row. y: (rows, width); bias: (width).
 void AddBias(TensorView bias, TensorView y, Stream& stream);
-// dbias += column sums of dy, in an order that does not depend on the number of threads.
+// dbias += column sums of dy, in an order that does not depend on the number of threads. dbias is
+// f32.
 void BiasBackward(TensorView dy, TensorView dbias, Stream& stream);
 
 }  // namespace longspan

@@ -8,10 +8,11 @@
 namespace longspan {
 
 // out[i] = table[ids[i]], or += with `accumulate`. ids: i32 (rows), each in [0, table rows),
-// checked; table: f32 (entries, width); out: f32 (rows, width).
+// checked; table: (entries, width) and out: (rows, width), f32, on a GPU each f32 or bf16.
 void EmbeddingForward(TensorView ids, TensorView table, bool accumulate, TensorView out,
                       Stream& stream);
-// dtable[ids[i]] += dout[i], summed in row order whatever the number of threads.
+// dtable[ids[i]] += dout[i], summed in row order whatever the number of threads. dtable: f32; dout:
+// f32, or on a GPU bf16.
 void EmbeddingBackward(TensorView ids, TensorView dout, TensorView dtable, Stream& stream);
 
 }  // namespace longspan

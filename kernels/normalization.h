@@ -1,6 +1,9 @@
 // RMSNorm (arXiv 1910.07467) and LayerNorm (arXiv 1607.06450) over the last dimension, forward and
 // backward. Row statistics and sums are FP32 or wider; weight gradients are summed over rows in an
 // order that does not depend on the number of threads.
+//
+// All f32. On a GPU y, dy, weight and bias may be bf16 together, and then x and dx, which have one
+// dtype, may be too; statistics and the gradients of weight and bias are f32.
 #ifndef LONGSPAN_KERNELS_NORMALIZATION_H_
 #define LONGSPAN_KERNELS_NORMALIZATION_H_
 
@@ -9,7 +12,7 @@
 
 namespace longspan {
 
-// y = x * rstd * weight, rstd = 1/sqrt(mean(x^2) + eps). x, y: (rows, width) f32; weight: (width);
+// y = x * rstd * weight, rstd = 1/sqrt(mean(x^2) + eps). x, y: (rows, width); weight: (width);
 // rstd: (rows), written.
 void RmsNormForward(TensorView x, TensorView weight, float eps, TensorView y, TensorView rstd,
                     Stream& stream);

@@ -8,8 +8,8 @@
 
 namespace longspan {
 
-// In place. x: f32 (rows, heads, head_dim), rows may be strided; positions: i32 (rows), the
-// position in the document.
+// In place. x: f32, or on a GPU bf16 (rows, heads, head_dim), rows may be strided; positions: i32
+// (rows), the position in the document.
 void RopeForward(TensorView x, TensorView positions, double base, Stream& stream);
 // The transposed rotation, in place on the gradient.
 void RopeBackward(TensorView dx, TensorView positions, double base, Stream& stream);

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "kernels/cpu/row_blocks.h"
+#include "kernels/cuda/dispatch.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/activation.cc"
@@ -81,8 +82,10 @@ HWY_EXPORT(GeluGradientRow);
 void SwiGluForward(TensorView gate_up, TensorView y, Stream& stream) {
   LONGSPAN_CHECK(y.rank() == 2, "y is (rows, ffn)");
   const int64_t rows = y.dim(0), ffn = y.dim(1);
-  CheckMatrix(y, rows, ffn);
-  CheckMatrix(gate_up, rows, 2 * ffn);
+  const DType dtype = ComputeType(y, stream);
+  CheckMatrix(y, rows, ffn, dtype);
+  CheckMatrix(gate_up, rows, 2 * ffn, dtype);
+  LONGSPAN_RUN_ON_CUDA(stream, SwiGluForward(gate_up, y, stream));
   stream.Launch("swiglu_forward", [=, threads = &stream.device().threads()] {
     ForRowBlocks(*threads, rows, ffn, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
@@ -97,9 +100,11 @@ void SwiGluForward(TensorView gate_up, TensorView y, Stream& stream) {
 void SwiGluBackward(TensorView dy, TensorView gate_up, TensorView dgate_up, Stream& stream) {
   LONGSPAN_CHECK(dy.rank() == 2, "dy is (rows, ffn)");
   const int64_t rows = dy.dim(0), ffn = dy.dim(1);
-  CheckMatrix(dy, rows, ffn);
-  CheckMatrix(gate_up, rows, 2 * ffn);
-  CheckMatrix(dgate_up, rows, 2 * ffn);
+  const DType dtype = ComputeType(dy, stream);
+  CheckMatrix(dy, rows, ffn, dtype);
+  CheckMatrix(gate_up, rows, 2 * ffn, dtype);
+  CheckMatrix(dgate_up, rows, 2 * ffn, dtype);
+  LONGSPAN_RUN_ON_CUDA(stream, SwiGluBackward(dy, gate_up, dgate_up, stream));
   stream.Launch("swiglu_backward", [=, threads = &stream.device().threads()] {
     ForRowBlocks(*threads, rows, ffn, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
@@ -115,8 +120,10 @@ void SwiGluBackward(TensorView dy, TensorView gate_up, TensorView dgate_up, Stre
 void GeluForward(TensorView x, TensorView y, Stream& stream) {
   LONGSPAN_CHECK(x.rank() == 2, "x is (rows, width)");
   const int64_t rows = x.dim(0), width = x.dim(1);
-  CheckMatrix(x, rows, width);
-  CheckMatrix(y, rows, width);
+  const DType dtype = ComputeType(x, stream);
+  CheckMatrix(x, rows, width, dtype);
+  CheckMatrix(y, rows, width, dtype);
+  LONGSPAN_RUN_ON_CUDA(stream, GeluForward(x, y, stream));
   stream.Launch("gelu_forward", [=, threads = &stream.device().threads()] {
     ForRowBlocks(*threads, rows, width, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
@@ -130,9 +137,11 @@ void GeluForward(TensorView x, TensorView y, Stream& stream) {
 void GeluBackward(TensorView dy, TensorView x, TensorView dx, Stream& stream) {
   LONGSPAN_CHECK(x.rank() == 2, "x is (rows, width)");
   const int64_t rows = x.dim(0), width = x.dim(1);
-  CheckMatrix(dy, rows, width);
-  CheckMatrix(x, rows, width);
-  CheckMatrix(dx, rows, width);
+  const DType dtype = ComputeType(x, stream);
+  CheckMatrix(dy, rows, width, dtype);
+  CheckMatrix(x, rows, width, dtype);
+  CheckMatrix(dx, rows, width, dtype);
+  LONGSPAN_RUN_ON_CUDA(stream, GeluBackward(dy, x, dx, stream));
   stream.Launch("gelu_backward", [=, threads = &stream.device().threads()] {
     ForRowBlocks(*threads, rows, width, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {

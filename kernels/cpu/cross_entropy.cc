@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "kernels/cpu/row_blocks.h"
+#include "kernels/cuda/dispatch.h"
 #include "kernels/gemm.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -66,7 +67,9 @@ HWY_EXPORT(CrossEntropyRow);
 
 namespace {
 
+// A chunk of logits stays in the CPU's last cache; a GPU's matrix products want many rows.
 constexpr int64_t kChunkBytes = int64_t{16} << 20;
+constexpr int64_t kGpuChunkBytes = int64_t{512} << 20;
 constexpr int64_t kLeastChunkRows = 64;
 
 // logits: (rows, vocabulary), overwritten with the gradient where asked for. targets, losses:
@@ -88,10 +91,13 @@ void CrossEntropy(TensorView logits, TensorView targets, TensorView losses, bool
 
 }  // namespace
 
-int64_t CrossEntropyChunkRows(int64_t vocabulary) {
+int64_t CrossEntropyChunkRows(int64_t vocabulary, DeviceKind kind) {
   LONGSPAN_CHECK(vocabulary > 0, "the vocabulary is empty");
-  return std::max(kLeastChunkRows,
-                  kChunkBytes / (vocabulary * static_cast<int64_t>(sizeof(float))));
+  const int64_t row_bytes = vocabulary * static_cast<int64_t>(sizeof(float));
+  if (kind == DeviceKind::kCuda)
+    return std::max(kLeastChunkRows,
+                    kGpuChunkBytes / row_bytes / kLeastChunkRows * kLeastChunkRows);
+  return std::max(kLeastChunkRows, kChunkBytes / row_bytes);
 }
 
 void LinearCrossEntropy(TensorView hidden, TensorView weight, TensorView targets, TensorView losses,
@@ -101,20 +107,23 @@ void LinearCrossEntropy(TensorView hidden, TensorView weight, TensorView targets
                  "hidden is (rows, width), weight (vocabulary, width)");
   const int64_t rows = hidden.dim(0), width = hidden.dim(1), vocabulary = weight.dim(0);
   const bool gradient = dhidden.rank() > 0;
-  CheckMatrix(hidden, rows, width);
-  CheckMatrix(weight, vocabulary, width);
+  const DType dtype = ComputeType(hidden, stream);
+  CheckMatrix(hidden, rows, width, dtype);
+  CheckMatrix(weight, vocabulary, width, dtype);
   CheckVector(targets, rows, DType::kI32);
   CheckVector(losses, rows);
   LONGSPAN_CHECK(gradient == (dweight.rank() > 0),
                  "dhidden and dweight are wanted both or neither");
   if (gradient) {
-    CheckMatrix(dhidden, rows, width);
+    CheckMatrix(dhidden, rows, width, dtype);
     CheckMatrix(dweight, vocabulary, width);
   }
-  const int64_t chunk = CrossEntropyChunkRows(vocabulary);
   LONGSPAN_CHECK(workspace.rank() == 2 && workspace.dtype() == DType::kF32 &&
-                     workspace.dim(0) >= std::min(chunk, rows) && workspace.dim(1) == vocabulary,
-                 "the workspace is f32 (CrossEntropyChunkRows(vocabulary), vocabulary)");
+                     (workspace.dim(0) > 0 || rows == 0) && workspace.dim(1) == vocabulary,
+                 "the workspace is f32 (rows of a chunk, vocabulary)");
+  LONGSPAN_RUN_ON_CUDA(stream, LinearCrossEntropy(hidden, weight, targets, losses, dhidden, dweight,
+                                                  workspace, stream));
+  const int64_t chunk = workspace.dim(0);
   for (int64_t begin = 0; begin < rows; begin += chunk) {
     const int64_t end = std::min(rows, begin + chunk);
     const TensorView x = hidden.Slice(0, begin, end);

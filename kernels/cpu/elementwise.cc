@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/cpu/row_blocks.h"
+#include "kernels/cuda/dispatch.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/elementwise.cc"
@@ -106,6 +107,7 @@ HWY_EXPORT(AddRow);
 
 void Zero(TensorView x, Stream& stream) {
   LONGSPAN_CHECK(x.contiguous(), "Zero needs a contiguous tensor");
+  LONGSPAN_RUN_ON_CUDA(stream, Zero(x, stream));
   stream.Launch("zero", [=, threads = &stream.device().threads()] {
     char* const bytes = static_cast<char*>(x.raw());
     ForRowBlocks(*threads, x.bytes(), 1,
@@ -116,6 +118,7 @@ void Zero(TensorView x, Stream& stream) {
 void Copy(TensorView x, TensorView y, Stream& stream) {
   LONGSPAN_CHECK(x.dtype() == y.dtype(), "dtypes differ");
   const Runs runs = RunsOf(x, y);
+  LONGSPAN_RUN_ON_CUDA(stream, Copy(x, y, stream));
   stream.Launch("copy", [=, threads = &stream.device().threads()] {
     const int64_t size = SizeOf(x.dtype());
     const char* const from = static_cast<const char*>(x.raw());
@@ -132,6 +135,7 @@ void Convert(TensorView x, TensorView y, Stream& stream) {
   LONGSPAN_CHECK(narrows || (x.dtype() == DType::kBF16 && y.dtype() == DType::kF32),
                  "Convert knows f32 and bf16");
   const Runs runs = RunsOf(x, y);
+  LONGSPAN_RUN_ON_CUDA(stream, Convert(x, y, stream));
   stream.Launch("convert", [=, threads = &stream.device().threads()] {
     ForRuns(*threads, runs, x.elements(), [&](int64_t x_at, int64_t y_at, int64_t count) {
       if (narrows) {
@@ -144,8 +148,10 @@ void Convert(TensorView x, TensorView y, Stream& stream) {
 }
 
 void Add(TensorView x, TensorView y, Stream& stream) {
-  LONGSPAN_CHECK(x.dtype() == DType::kF32 && y.dtype() == DType::kF32, "Add expects f32");
+  ComputeType(x, stream);
+  ComputeType(y, stream);
   const Runs runs = RunsOf(x, y);
+  LONGSPAN_RUN_ON_CUDA(stream, Add(x, y, stream));
   stream.Launch("add", [=, threads = &stream.device().threads()] {
     const float* const from = x.data<float>();
     float* const to = y.data<float>();
@@ -158,8 +164,9 @@ void Add(TensorView x, TensorView y, Stream& stream) {
 void AddBias(TensorView bias, TensorView y, Stream& stream) {
   LONGSPAN_CHECK(y.rank() == 2, "y is (rows, width)");
   const int64_t rows = y.dim(0), width = y.dim(1);
-  CheckMatrix(y, rows, width);
-  CheckVector(bias, width);
+  CheckMatrix(y, rows, width, ComputeType(y, stream));
+  CheckVector(bias, width, ComputeType(bias, stream));
+  LONGSPAN_RUN_ON_CUDA(stream, AddBias(bias, y, stream));
   stream.Launch("add_bias", [=, threads = &stream.device().threads()] {
     ForRowBlocks(*threads, rows, width, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) HWY_DYNAMIC_DISPATCH(AddRow)
@@ -171,8 +178,9 @@ void AddBias(TensorView bias, TensorView y, Stream& stream) {
 void BiasBackward(TensorView dy, TensorView dbias, Stream& stream) {
   LONGSPAN_CHECK(dy.rank() == 2, "dy is (rows, width)");
   const int64_t rows = dy.dim(0), width = dy.dim(1);
-  CheckMatrix(dy, rows, width);
+  CheckMatrix(dy, rows, width, ComputeType(dy, stream));
   CheckVector(dbias, width);
+  LONGSPAN_RUN_ON_CUDA(stream, BiasBackward(dy, dbias, stream));
   stream.Launch("bias_backward", [=, threads = &stream.device().threads()] {
     const ColumnSumChunks chunks(rows);
     std::vector<float> partials(chunks.count * width, 0.0f);

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "kernels/cpu/row_blocks.h"
+#include "kernels/cuda/dispatch.h"
 
 namespace longspan {
 namespace {
@@ -18,12 +19,14 @@ struct Shape {
   int64_t width;
 };
 
-Shape CheckedShape(const TensorView& ids, const TensorView& table, const TensorView& rows) {
+// `table` and `rows` are of these dtypes.
+Shape CheckedShape(const TensorView& ids, const TensorView& table, DType table_dtype,
+                   const TensorView& rows, DType rows_dtype) {
   LONGSPAN_CHECK(ids.rank() == 1 && table.rank() == 2, "ids is (rows), the table (entries, width)");
   const Shape shape{ids.dim(0), table.dim(0), table.dim(1)};
   CheckVector(ids, shape.rows, DType::kI32);
-  CheckMatrix(table, shape.entries, shape.width);
-  CheckMatrix(rows, shape.rows, shape.width);
+  CheckMatrix(table, shape.entries, shape.width, table_dtype);
+  CheckMatrix(rows, shape.rows, shape.width, rows_dtype);
   return shape;
 }
 
@@ -40,7 +43,9 @@ void AddTo(const float* x, int64_t count, float* y) {
 
 void EmbeddingForward(TensorView ids, TensorView table, bool accumulate, TensorView out,
                       Stream& stream) {
-  const Shape shape = CheckedShape(ids, table, out);
+  const Shape shape =
+      CheckedShape(ids, table, ComputeType(table, stream), out, ComputeType(out, stream));
+  LONGSPAN_RUN_ON_CUDA(stream, EmbeddingForward(ids, table, accumulate, out, stream));
   stream.Launch("embedding_forward", [=, threads = &stream.device().threads()] {
     const int32_t* const id = ids.data<int32_t>();
     CheckIds(id, shape);
@@ -59,7 +64,8 @@ void EmbeddingForward(TensorView ids, TensorView table, bool accumulate, TensorV
 }
 
 void EmbeddingBackward(TensorView ids, TensorView dout, TensorView dtable, Stream& stream) {
-  const Shape shape = CheckedShape(ids, dtable, dout);
+  const Shape shape = CheckedShape(ids, dtable, DType::kF32, dout, ComputeType(dout, stream));
+  LONGSPAN_RUN_ON_CUDA(stream, EmbeddingBackward(ids, dout, dtable, stream));
   stream.Launch("embedding_backward", [=, threads = &stream.device().threads()] {
     const int32_t* const id = ids.data<int32_t>();
     CheckIds(id, shape);

@@ -11,6 +11,9 @@
 #include <algorithm>
 #include <limits>
 
+#include "kernels/cuda/dispatch.h"
+#include "kernels/elementwise.h"
+
 namespace longspan {
 namespace {
 
@@ -24,9 +27,9 @@ int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 bool Fits(int64_t value) { return value <= std::numeric_limits<blasint>::max(); }
 
-void CheckMatrix(const TensorView& x) {
+void CheckMatrix(const TensorView& x, DType dtype) {
   LONGSPAN_CHECK(x.rank() == 2, "a matrix has two dimensions");
-  LONGSPAN_CHECK(x.dtype() == DType::kF32, "matrix products are f32");
+  LONGSPAN_CHECK(x.dtype() == dtype, "the operands of a matrix product differ in dtype");
   LONGSPAN_CHECK(x.dim(0) <= 1 || x.stride(0) >= x.dim(1), "the rows of a matrix overlap");
   LONGSPAN_CHECK(Fits(x.dim(0)) && Fits(x.dim(1)) && Fits(x.stride(0)),
                  "an extent of a matrix exceeds the range of BLAS integers");
@@ -46,18 +49,22 @@ int64_t PartBegin(int64_t count, int64_t parts, int64_t index) {
 }  // namespace
 
 void Gemm(Transpose transpose_a, Transpose transpose_b, float alpha, TensorView a, TensorView b,
-          float beta, TensorView c, Stream& stream) {
-  CheckMatrix(a);
-  CheckMatrix(b);
-  CheckMatrix(c);
+          float beta, TensorView c, Stream& stream, TensorView bias) {
+  const DType dtype = ComputeType(a, stream);
+  CheckMatrix(a, dtype);
+  CheckMatrix(b, dtype);
+  CheckMatrix(c, c.dtype() == dtype ? dtype : DType::kF32);
   const bool a_across = transpose_a == Transpose::kYes;
   const bool b_across = transpose_b == Transpose::kYes;
   const int64_t m = c.dim(0), n = c.dim(1), k = a.dim(a_across ? 0 : 1);
   LONGSPAN_CHECK(a.dim(a_across ? 1 : 0) == m, "op(a) and c differ in rows");
   LONGSPAN_CHECK(b.dim(b_across ? 0 : 1) == n, "op(b) and c differ in columns");
   LONGSPAN_CHECK(b.dim(b_across ? 1 : 0) == k, "op(a) and op(b) differ in the inner dimension");
-  LONGSPAN_CHECK(stream.kind() == DeviceKind::kCpu, "this matrix product runs on CPU streams");
+  LONGSPAN_CHECK(
+      bias.rank() == 0 || (bias.rank() == 1 && bias.dim(0) == n && bias.dtype() == c.dtype()),
+      "the bias of a matrix product has an element of c's dtype for each column of c");
   if (m == 0 || n == 0) return;
+  LONGSPAN_RUN_ON_CUDA(stream, Gemm(transpose_a, transpose_b, alpha, a, b, beta, c, bias, stream));
 
   stream.Launch("gemm", [=, pool = &stream.device().threads()] {
     // Once for the process: the setting is OpenBLAS's own global.
@@ -82,6 +89,7 @@ void Gemm(Transpose transpose_a, Transpose transpose_b, float alpha, TensorView 
                   c.data<float>() + row * ldc + column, ldc);
     });
   });
+  if (bias.rank() > 0) AddBias(bias, c, stream);
 }
 
 }  // namespace longspan

@@ -1,9 +1,10 @@
-#include "kernels/cpu/normalization.h"
+#include "kernels/normalization.h"
 
 #include <cmath>
 #include <vector>
 
 #include "kernels/cpu/row_blocks.h"
+#include "kernels/cuda/dispatch.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/normalization.cc"
@@ -152,58 +153,102 @@ HWY_EXPORT(RmsNormGradientRows);
 HWY_EXPORT(LayerNormRows);
 HWY_EXPORT(LayerNormGradientRows);
 
-namespace cpu {
+namespace {
+
+struct NormShape {
+  int64_t rows, width;
+};
+
+// `side` is y or dy, which has the weight's dtype: that of x, or on a GPU bf16 beside x in f32.
+NormShape CheckedNorm(const TensorView& x, const TensorView& side, const TensorView& weight,
+                      const TensorView& rstd, const Stream& stream) {
+  LONGSPAN_CHECK(x.rank() == 2, "x is (rows, width)");
+  const NormShape shape{x.dim(0), x.dim(1)};
+  const DType dtype = ComputeType(side, stream);
+  LONGSPAN_CHECK(x.dtype() == dtype || x.dtype() == DType::kF32, "x has another dtype");
+  CheckMatrix(x, shape.rows, shape.width, x.dtype());
+  CheckMatrix(side, shape.rows, shape.width, dtype);
+  CheckVector(weight, shape.width, dtype);
+  CheckVector(rstd, shape.rows);
+  return shape;
+}
+
+}  // namespace
 
 void RmsNormForward(TensorView x, TensorView weight, float eps, TensorView y, TensorView rstd,
-                    ThreadPool& threads) {
-  ForRowBlocks(threads, x.dim(0), x.dim(1), [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(RmsNormRows)
-    (x, weight.data<float>(), eps, y, rstd.data<float>(), begin, end);
+                    Stream& stream) {
+  const NormShape shape = CheckedNorm(x, y, weight, rstd, stream);
+  LONGSPAN_RUN_ON_CUDA(stream, RmsNormForward(x, weight, eps, y, rstd, stream));
+  stream.Launch("rms_norm_forward", [=, threads = &stream.device().threads()] {
+    ForRowBlocks(*threads, shape.rows, shape.width, [&](int64_t begin, int64_t end) {
+      HWY_DYNAMIC_DISPATCH(RmsNormRows)
+      (x, weight.data<float>(), eps, y, rstd.data<float>(), begin, end);
+    });
   });
 }
 
 void RmsNormBackward(TensorView dy, TensorView x, TensorView weight, TensorView rstd, TensorView dx,
-                     TensorView dweight, ThreadPool& threads) {
-  const int64_t rows = x.dim(0), width = x.dim(1);
-  const ColumnSumChunks chunks(rows);
-  std::vector<float> partials(chunks.count * width, 0.0f);
-  threads.ParallelFor(chunks.count, [&](int64_t chunk) {
-    const int64_t begin = chunk * chunks.rows_each;
-    HWY_DYNAMIC_DISPATCH(RmsNormGradientRows)
-    (dy, x, weight.data<float>(), rstd.data<float>(), dx, partials.data() + chunk * width, begin,
-     std::min(rows, begin + chunks.rows_each));
-  });
-  AddPartialSums(threads, partials.data(), chunks.count, width, dweight.data<float>());
+                     TensorView dweight, Stream& stream) {
+  const auto [rows, width] = CheckedNorm(x, dy, weight, rstd, stream);
+  CheckMatrix(dx, rows, width, x.dtype());
+  CheckVector(dweight, width);
+  LONGSPAN_RUN_ON_CUDA(stream, RmsNormBackward(dy, x, weight, rstd, dx, dweight, stream));
+  stream.Launch(
+      "rms_norm_backward", [=, rows = rows, width = width, threads = &stream.device().threads()] {
+        const ColumnSumChunks chunks(rows);
+        std::vector<float> partials(chunks.count * width, 0.0f);
+        threads->ParallelFor(chunks.count, [&](int64_t chunk) {
+          const int64_t begin = chunk * chunks.rows_each;
+          HWY_DYNAMIC_DISPATCH(RmsNormGradientRows)
+          (dy, x, weight.data<float>(), rstd.data<float>(), dx, partials.data() + chunk * width,
+           begin, std::min(rows, begin + chunks.rows_each));
+        });
+        AddPartialSums(*threads, partials.data(), chunks.count, width, dweight.data<float>());
+      });
 }
 
 void LayerNormForward(TensorView x, TensorView weight, TensorView bias, float eps, TensorView y,
-                      TensorView mean, TensorView rstd, ThreadPool& threads) {
-  ForRowBlocks(threads, x.dim(0), x.dim(1), [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(LayerNormRows)
-    (x, weight.data<float>(), bias.data<float>(), eps, y, mean.data<float>(), rstd.data<float>(),
-     begin, end);
+                      TensorView mean, TensorView rstd, Stream& stream) {
+  const NormShape shape = CheckedNorm(x, y, weight, rstd, stream);
+  CheckVector(bias, shape.width, y.dtype());
+  CheckVector(mean, shape.rows);
+  LONGSPAN_RUN_ON_CUDA(stream, LayerNormForward(x, weight, bias, eps, y, mean, rstd, stream));
+  stream.Launch("layer_norm_forward", [=, threads = &stream.device().threads()] {
+    ForRowBlocks(*threads, shape.rows, shape.width, [&](int64_t begin, int64_t end) {
+      HWY_DYNAMIC_DISPATCH(LayerNormRows)
+      (x, weight.data<float>(), bias.data<float>(), eps, y, mean.data<float>(), rstd.data<float>(),
+       begin, end);
+    });
   });
 }
 
 void LayerNormBackward(TensorView dy, TensorView x, TensorView weight, TensorView mean,
                        TensorView rstd, TensorView dx, TensorView dweight, TensorView dbias,
-                       ThreadPool& threads) {
-  const int64_t rows = x.dim(0), width = x.dim(1);
-  const ColumnSumChunks chunks(rows);
-  std::vector<float> partials(2 * chunks.count * width, 0.0f);
-  float* const weight_partials = partials.data();
-  float* const bias_partials = partials.data() + chunks.count * width;
-  threads.ParallelFor(chunks.count, [&](int64_t chunk) {
-    const int64_t begin = chunk * chunks.rows_each;
-    HWY_DYNAMIC_DISPATCH(LayerNormGradientRows)
-    (dy, x, weight.data<float>(), mean.data<float>(), rstd.data<float>(), dx,
-     weight_partials + chunk * width, bias_partials + chunk * width, begin,
-     std::min(rows, begin + chunks.rows_each));
-  });
-  AddPartialSums(threads, weight_partials, chunks.count, width, dweight.data<float>());
-  AddPartialSums(threads, bias_partials, chunks.count, width, dbias.data<float>());
+                       Stream& stream) {
+  const auto [rows, width] = CheckedNorm(x, dy, weight, rstd, stream);
+  CheckMatrix(dx, rows, width, x.dtype());
+  CheckVector(mean, rows);
+  CheckVector(dweight, width);
+  CheckVector(dbias, width);
+  LONGSPAN_RUN_ON_CUDA(stream,
+                       LayerNormBackward(dy, x, weight, mean, rstd, dx, dweight, dbias, stream));
+  stream.Launch(
+      "layer_norm_backward", [=, rows = rows, width = width, threads = &stream.device().threads()] {
+        const ColumnSumChunks chunks(rows);
+        std::vector<float> partials(2 * chunks.count * width, 0.0f);
+        float* const weight_partials = partials.data();
+        float* const bias_partials = partials.data() + chunks.count * width;
+        threads->ParallelFor(chunks.count, [&](int64_t chunk) {
+          const int64_t begin = chunk * chunks.rows_each;
+          HWY_DYNAMIC_DISPATCH(LayerNormGradientRows)
+          (dy, x, weight.data<float>(), mean.data<float>(), rstd.data<float>(), dx,
+           weight_partials + chunk * width, bias_partials + chunk * width, begin,
+           std::min(rows, begin + chunks.rows_each));
+        });
+        AddPartialSums(*threads, weight_partials, chunks.count, width, dweight.data<float>());
+        AddPartialSums(*threads, bias_partials, chunks.count, width, dbias.data<float>());
+      });
 }
 
-}  // namespace cpu
 }  // namespace longspan
 #endif  // HWY_ONCE

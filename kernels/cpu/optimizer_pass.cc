@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/cpu/row_blocks.h"
+#include "kernels/cuda/dispatch.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/optimizer_pass.cc"
@@ -153,6 +154,7 @@ void AccumulateGradientStatistics(TensorView gradient, TensorView statistics, St
   const int64_t count = gradient.elements();
   CheckVector(gradient, count);
   CheckVector(statistics, 3, DType::kF64);
+  LONGSPAN_RUN_ON_CUDA(stream, AccumulateGradientStatistics(gradient, statistics, stream));
   stream.Launch("gradient_statistics", [=, threads = &stream.device().threads()] {
     const int64_t blocks = (count + kTaskElements - 1) / kTaskElements;
     std::vector<GradientStatistics> partials(blocks);
@@ -181,6 +183,8 @@ void AdamWUpdate(const AdamWParameters& parameters, TensorView gradient, TensorV
   const bool wants_sum = adam_sum.rank() > 0;
   if (wants_sum) CheckVector(adam_sum, 1, DType::kF64);
   LONGSPAN_CHECK(parameters.step >= 1, "AdamW's first update is step 1");
+  LONGSPAN_RUN_ON_CUDA(stream, AdamWUpdate(parameters, gradient, parameter, first_moment,
+                                           second_moment, adam_sum, stream));
   const AdamWFactors factors(parameters);
   stream.Launch("adamw", [=, threads = &stream.device().threads()] {
     std::vector<double> partials(wants_sum ? (count + kTaskElements - 1) / kTaskElements : 0);
@@ -206,6 +210,7 @@ void SgdUpdate(const SgdParameters& parameters, TensorView gradient, TensorView 
   CheckVector(gradient, count);
   CheckVector(parameter, count);
   CheckVector(momentum, count);
+  LONGSPAN_RUN_ON_CUDA(stream, SgdUpdate(parameters, gradient, parameter, momentum, stream));
   stream.Launch("sgd", [=, threads = &stream.device().threads()] {
     ForRowBlocks(*threads, count, 1, [&](int64_t begin, int64_t end) {
       HWY_DYNAMIC_DISPATCH(SgdRow)

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "kernels/cpu/row_blocks.h"
+#include "kernels/cuda/dispatch.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/rope.cc"
@@ -90,10 +91,12 @@ namespace {
 
 void Rotate(const char* name, TensorView x, TensorView positions, double base, float direction,
             Stream& stream) {
-  LONGSPAN_CHECK(x.rank() == 3 && x.dtype() == DType::kF32, "x is f32 (rows, heads, head_dim)");
+  LONGSPAN_CHECK(x.rank() == 3, "x is (rows, heads, head_dim)");
+  ComputeType(x, stream);
   LONGSPAN_CHECK(x.dim(2) % 2 == 0, "rotary embedding needs an even head_dim");
   const int64_t rows = x.dim(0), heads = x.dim(1), head_dim = x.dim(2);
   CheckVector(positions, rows, DType::kI32);
+  LONGSPAN_RUN_ON_CUDA(stream, Rope(x, positions, base, direction, stream));
   stream.Launch(name, [=, threads = &stream.device().threads()] {
     const int64_t half = head_dim / 2;
     std::vector<double> quarter_turns(half);

@@ -47,9 +47,10 @@ inline void AddPartialSums(ThreadPool& threads, const float* partials, int64_t c
   });
 }
 
-// A check fails unless x is f32 (rows, width), rows perhaps strided.
-inline void CheckMatrix(const TensorView& x, int64_t rows, int64_t width) {
-  LONGSPAN_CHECK(x.dtype() == DType::kF32, "expects f32");
+// A check fails unless x is (rows, width), of this dtype, rows perhaps strided.
+inline void CheckMatrix(const TensorView& x, int64_t rows, int64_t width,
+                        DType dtype = DType::kF32) {
+  LONGSPAN_CHECK(x.dtype() == dtype, "a matrix holds another dtype than is expected");
   LONGSPAN_CHECK(x.rank() == 2 && x.dim(0) == rows && x.dim(1) == width,
                  "shape differs from the other tensors'");
 }

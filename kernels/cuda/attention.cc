@@ -12,10 +12,10 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/attention_batches.h"
 #include "kernels/cuda/attention_rows.cuh"
-#include "kernels/cuda/context.h"
+#include "kernels/cuda/call.h"
 #include "kernels/cuda/cudnn_session.h"
+#include "kernels/cuda/elementwise.cuh"
 #include "kernels/cuda/operators.h"
-#include "kernels/cuda/scratch.h"
 
 namespace longspan::cuda {
 namespace {
@@ -30,70 +30,27 @@ HeadsView<T> HeadsOf(const TensorView& x) {
   return {static_cast<T*>(x.raw()), x.stride(0)};
 }
 
-// A call in progress: its scratch memory, and the first error, after which nothing more is queued.
-class Call {
- public:
-  explicit Call(Stream& stream) : stream_(stream), native_(Native(stream)) {}
-  ~Call() {
-    if (!status_.ok()) stream_.Fail(status_);
-  }
-  Call(const Call&) = delete;
-  Call& operator=(const Call&) = delete;
+// What the graphs promise of every tensor in memory.
+bool IsAligned(const void* memory) { return reinterpret_cast<uintptr_t>(memory) % 16 == 0; }
 
-  bool ok() const { return status_.ok(); }
-  void Update(const absl::Status& status) {
-    if (status_.ok()) status_ = status;
+// x itself, or a copy of it that is contiguous and aligned.
+void* Packed(const TensorView& x, Call& call) {
+  if ((x.contiguous() && IsAligned(x.raw())) || !call.ok()) return x.raw();
+  char* const copy = call.Allocate<char>(x.bytes());
+  if (copy != nullptr) {
+    const TensorView packed = x.rank() == 2
+                                  ? TensorView(copy, x.dtype(), {x.dim(0), x.dim(1)})
+                                  : TensorView(copy, x.dtype(), {x.dim(0), x.dim(1), x.dim(2)});
+    call.Update(CopyRowsOf(x, packed, call.native()), "the packing of attention's operands");
   }
-  void Update(cudaError_t error, const char* what) { Update(StatusOf(error, what)); }
-  cudaStream_t native() const { return native_; }
-
-  // nullptr where nothing was given.
-  template <typename T>
-  T* Allocate(int64_t elements) {
-    if (!ok() || elements == 0) return nullptr;
-    Scratch scratch(native_);
-    Update(scratch.Allocate(elements * static_cast<int64_t>(sizeof(T))), "memory of attention");
-    scratch_.push_back(std::move(scratch));
-    return static_cast<T*>(scratch_.back().data());
-  }
-
-  // A copy on the GPU of what `values` holds now.
-  template <typename T>
-  T* Upload(const std::vector<T>& values) {
-    T* const at = Allocate<T>(static_cast<int64_t>(values.size()));
-    if (at != nullptr) {
-      Update(cudaMemcpyAsync(at, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice,
-                             native_),
-             "the copy of attention's documents");
-    }
-    return at;
-  }
-
-  // x itself, or a contiguous copy of it.
-  const void* Packed(const TensorView& x) {
-    if (x.contiguous() || !ok()) return x.raw();
-    const int64_t rows = x.dim(0), row_bytes = x.bytes() / std::max<int64_t>(1, rows);
-    char* const copy = Allocate<char>(x.bytes());
-    if (copy != nullptr) {
-      Update(CopyRows(x.raw(), x.stride(0) * SizeOf(x.dtype()), rows, row_bytes, copy, row_bytes,
-                      native_),
-             "the packing of attention's operands");
-    }
-    return copy;
-  }
-
- private:
-  Stream& stream_;
-  const cudaStream_t native_;
-  absl::Status status_;
-  std::vector<Scratch> scratch_;
-};
+  return copy;
+}
 
 // What every run of a plan binds, of either pass.
 struct Operands {
-  const void* q;
-  const void* k;
-  const void* v;
+  void* q;
+  void* k;
+  void* v;
   int64_t heads, kv_heads, head_dim;
   float scale;
 };
@@ -104,17 +61,16 @@ struct RunTensors {
   int32_t window;
 };
 
-void* Mutable(const void* memory) { return const_cast<void*>(memory); }
-
 // Bindings of the documents and of the scalars; `run` must stay where it is until it has run.
 void BindDocuments(const AttentionBatch& batch, const Operands& operands, const AttentionPlan& plan,
                    Call& call, RunTensors& run) {
   const int64_t query_width = operands.heads * operands.head_dim;
   const int64_t key_width = operands.kv_heads * operands.head_dim;
-  // One upload: four lists of offsets, then the counts, two to a word.
-  const size_t count = batch.documents.size(), list = count + 1;
+  // Four lists of offsets and two of counts, each at a place that is aligned.
+  const size_t count = batch.documents.size();
+  const size_t list = (count + 2) / 2 * 2, counts_list = (count + 3) / 4 * 4;
   std::vector<int64_t> words(4 * list);
-  std::vector<int32_t> counts(2 * count);
+  std::vector<int32_t> counts(2 * counts_list);
   int64_t keys = 0;
   for (size_t i = 0; i < count; ++i) {
     const AttentionDocument& document = batch.documents[i];
@@ -123,7 +79,7 @@ void BindDocuments(const AttentionBatch& batch, const Operands& operands, const 
     words[2 * list + i] = document.query_begin * operands.heads;
     words[3 * list + i] = keys * query_width;
     counts[i] = static_cast<int32_t>(document.query_count);
-    counts[count + i] = static_cast<int32_t>(document.key_count);
+    counts[counts_list + i] = static_cast<int32_t>(document.key_count);
     keys += document.key_count;
   }
   // Where the last document ends.
@@ -139,11 +95,16 @@ void BindDocuments(const AttentionBatch& batch, const Operands& operands, const 
   run.scale = operands.scale;
   run.window = static_cast<int32_t>(batch.window);
   const AttentionPlan::Ids& ids = plan.ids;
-  run.bindings = {{ids.q, Mutable(operands.q)},      {ids.k, Mutable(operands.k)},
-                  {ids.v, Mutable(operands.v)},      {ids.query_offsets, offsets},
-                  {ids.key_offsets, offsets + list}, {ids.stats_offsets, offsets + 2 * list},
-                  {ids.query_counts, lengths},       {ids.key_counts, lengths + count},
-                  {ids.scale, &run.scale},           {ids.minus_infinity, &run.minus_infinity}};
+  run.bindings = {{ids.q, operands.q},
+                  {ids.k, operands.k},
+                  {ids.v, operands.v},
+                  {ids.query_offsets, offsets},
+                  {ids.key_offsets, offsets + list},
+                  {ids.stats_offsets, offsets + 2 * list},
+                  {ids.query_counts, lengths},
+                  {ids.key_counts, lengths + counts_list},
+                  {ids.scale, &run.scale},
+                  {ids.minus_infinity, &run.minus_infinity}};
   if (ids.window != 0) run.bindings.push_back({ids.window, &run.window});
   if (plan.shape.pass == Pass::kBackward) {
     run.bindings.push_back({ids.gradient_offsets, offsets + 3 * list});
@@ -222,7 +183,8 @@ Prepared Prepare(const TensorView& q, const std::vector<AttentionSpan>& spans, i
 void AttentionForward(TensorView q, TensorView k, TensorView v,
                       const std::vector<AttentionSpan>& spans, float scale, TensorView out,
                       TensorView lse, Stream& stream) {
-  LONGSPAN_CHECK(out.contiguous() && lse.contiguous(), "on a GPU out and lse are contiguous");
+  LONGSPAN_CHECK(out.contiguous() && lse.contiguous() && IsAligned(out.raw()),
+                 "on a GPU out and lse are contiguous, and out is 16-byte aligned");
   Call call(stream);
   const Prepared prepared = Prepare(q, spans, 0, stream, call);
   if (!call.ok()) return;
@@ -232,19 +194,26 @@ void AttentionForward(TensorView q, TensorView k, TensorView v,
                                     rows.query_count, heads, head_dim, call.native()),
                 "rows without keys");
   }
-  const Operands operands{call.Packed(q), call.Packed(k), call.Packed(v), heads,
-                          k.dim(1),       head_dim,       scale};
+  const Operands operands{
+      Packed(q, call), Packed(k, call), Packed(v, call), heads, k.dim(1), head_dim, scale};
+  // Rows of few heads may begin between two borders of 16 bytes.
+  void* const stats = Packed(lse, call);
   for (const AttentionBatch& batch : prepared.batches.batches) {
     if (!call.ok()) return;
     const auto plan = prepared.session->attention->PlanFor(
         ShapeOf(batch, Pass::kForward, heads, k.dim(1), head_dim, false));
     call.Update(plan.status());
     if (!call.ok()) return;
+    const Call::Part part(call);
     RunTensors run;
     BindDocuments(batch, operands, **plan, call, run);
     run.bindings.push_back({(*plan)->ids.out, out.raw()});
-    run.bindings.push_back({(*plan)->ids.stats, lse.raw()});
+    run.bindings.push_back({(*plan)->ids.stats, stats});
     RunPlan(*prepared.session, **plan, run, call);
+  }
+  if (call.ok() && stats != lse.raw()) {
+    const TensorView aligned(stats, lse.dtype(), {lse.dim(0), lse.dim(1)});
+    call.Update(CopyRowsOf(aligned, lse, call.native()), "the log-sum-exps of attention");
   }
 }
 
@@ -257,9 +226,10 @@ void AttentionBackward(TensorView q, TensorView k, TensorView v, TensorView dout
   const Prepared prepared = Prepare(q, spans, deterministic ? kScoreBytes : 0, stream, call);
   if (!call.ok() || prepared.batches.batches.empty()) return;
   const int64_t rows = q.dim(0), heads = q.dim(1), head_dim = q.dim(2), kv_heads = k.dim(1);
-  const Operands operands{call.Packed(q), call.Packed(k), call.Packed(v), heads,
-                          kv_heads,       head_dim,       scale};
-  const void* const gradient = call.Packed(dout);
+  const Operands operands{
+      Packed(q, call), Packed(k, call), Packed(v, call), heads, kv_heads, head_dim, scale};
+  void* const gradient = Packed(dout, call);
+  void* const stats = Packed(lse, call);
 
   // cuDNN takes the output where it needs only delta. In a ring delta is what there is, so it gets
   // an output that leads to the same delta.
@@ -286,24 +256,24 @@ void AttentionBackward(TensorView q, TensorView k, TensorView v, TensorView dout
     if (!call.ok()) return;
     const GradientRanges keys = KeyRanges(batch);
     // Given back before the next batch takes its own.
-    Call part(stream);
-    float* const dk_all = part.Allocate<float>(keys.rows * heads * head_dim);
-    float* const dv_all = part.Allocate<float>(keys.rows * heads * head_dim);
+    const Call::Part part(call);
+    float* const dk_all = call.Allocate<float>(keys.rows * heads * head_dim);
+    float* const dv_all = call.Allocate<float>(keys.rows * heads * head_dim);
     RunTensors run;
-    BindDocuments(batch, operands, **plan, part, run);
-    if (!part.ok()) return;
+    BindDocuments(batch, operands, **plan, call, run);
+    if (!call.ok()) return;
     const AttentionPlan::Ids& ids = (*plan)->ids;
     run.bindings.insert(run.bindings.end(), {{ids.out, stand_in},
-                                             {ids.stats, lse.raw()},
-                                             {ids.dout, Mutable(gradient)},
+                                             {ids.stats, stats},
+                                             {ids.dout, gradient},
                                              {ids.delta, delta_again},
                                              {ids.dq, dq_sum},
                                              {ids.dk, dk_all},
                                              {ids.dv, dv_all}});
-    RunPlan(*prepared.session, **plan, run, part);
-    AddRows(dk_all, kv_heads, heads / kv_heads, keys, dk, part);
-    AddRows(dv_all, kv_heads, heads / kv_heads, keys, dv, part);
-    if (!part.ok()) return;
+    RunPlan(*prepared.session, **plan, run, call);
+    AddRows(dk_all, kv_heads, heads / kv_heads, keys, dk, call);
+    AddRows(dv_all, kv_heads, heads / kv_heads, keys, dv, call);
+    if (!call.ok()) return;
     for (const AttentionDocument& document : batch.documents) {
       queries.groups[0].push_back(
           {document.query_begin, document.query_begin, document.query_count});

@@ -2,22 +2,12 @@
 
 #include <algorithm>
 
-#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/packs.cuh"
 
 namespace longspan::cuda {
 namespace {
 
-constexpr int kWarp = 32;
 constexpr int kWarps = 8;  // of a block, one (row, head) each
-
-__device__ float WarpSum(float value) {
-  for (int distance = kWarp / 2; distance > 0; distance /= 2)
-    value += __shfl_xor_sync(0xffffffffu, value, distance);
-  return value;
-}
-
-__device__ float ToFloat(float x) { return x; }
-__device__ float ToFloat(__nv_bfloat16 x) { return __bfloat162float(x); }
 
 // The (row, head) of this warp, counted as row * heads + head.
 __device__ int64_t Item() {
@@ -81,8 +71,7 @@ __global__ void StandInKernel(HeadsView<const __nv_bfloat16> dout, const float* 
   float largest = 0;
   for (int64_t i = threadIdx.x % kWarp; i < head_dim; i += kWarp)
     largest = fmaxf(largest, fabsf(ToFloat(g[i])));
-  for (int distance = kWarp / 2; distance > 0; distance /= 2)
-    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, distance));
+  largest = WarpMax(largest);
   float squares = 0;
   for (int64_t i = threadIdx.x % kWarp; i < head_dim; i += kWarp) {
     const float scaled = largest > 0 ? ToFloat(g[i]) / largest : 0;
@@ -130,28 +119,6 @@ cudaError_t Add(const T* source, int64_t target_heads, int64_t group, int64_t he
   const unsigned blocks = static_cast<unsigned>(std::min<int64_t>((elements + 255) / 256, 4096));
   return Launch(AddKernel<T>, dim3(blocks, static_cast<unsigned>(count)), 256, 0, stream, source,
                 target_heads, group, head_dim, ranges, target);
-}
-
-template <typename Word>
-__global__ void CopyKernel(const char* source, int64_t source_stride, int64_t rows, int64_t words,
-                           char* target, int64_t target_stride) {
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < rows * words;
-       i += step) {
-    const int64_t row = i / words, word = i % words;
-    reinterpret_cast<Word*>(target + row * target_stride)[word] =
-        reinterpret_cast<const Word*>(source + row * source_stride)[word];
-  }
-}
-
-template <typename Word>
-cudaError_t Copy(const void* source, int64_t source_stride, int64_t rows, int64_t row_bytes,
-                 void* target, int64_t target_stride, cudaStream_t stream) {
-  const int64_t words = row_bytes / static_cast<int64_t>(sizeof(Word));
-  const unsigned blocks =
-      static_cast<unsigned>(std::min<int64_t>((rows * words + 255) / 256, 8192));
-  return Launch(CopyKernel<Word>, blocks, 256, 0, stream, static_cast<const char*>(source),
-                source_stride, rows, words, static_cast<char*>(target), target_stride);
 }
 
 }  // namespace
@@ -210,25 +177,6 @@ cudaError_t AddHeadRows(const __nv_bfloat16* source, int64_t target_heads, int64
                         int64_t head_dim, const RowRange* ranges, int64_t count, int64_t longest,
                         HeadsView<float> target, cudaStream_t stream) {
   return Add(source, target_heads, group, head_dim, ranges, count, longest, target, stream);
-}
-
-cudaError_t CopyRows(const void* source, int64_t source_stride_bytes, int64_t rows,
-                     int64_t row_bytes, void* target, int64_t target_stride_bytes,
-                     cudaStream_t stream) {
-  if (rows == 0 || row_bytes == 0) return cudaSuccess;
-  const auto together = reinterpret_cast<uintptr_t>(source) | reinterpret_cast<uintptr_t>(target) |
-                        static_cast<uintptr_t>(source_stride_bytes | target_stride_bytes) |
-                        static_cast<uintptr_t>(row_bytes);
-  if (together % 16 == 0) {
-    return Copy<uint4>(source, source_stride_bytes, rows, row_bytes, target, target_stride_bytes,
-                       stream);
-  }
-  if (together % 4 == 0) {
-    return Copy<uint32_t>(source, source_stride_bytes, rows, row_bytes, target, target_stride_bytes,
-                          stream);
-  }
-  return Copy<uint8_t>(source, source_stride_bytes, rows, row_bytes, target, target_stride_bytes,
-                       stream);
 }
 
 }  // namespace longspan::cuda

@@ -55,11 +55,6 @@ cudaError_t AddHeadRows(const __nv_bfloat16* source, int64_t target_heads, int64
                         int64_t head_dim, const RowRange* ranges, int64_t count, int64_t longest,
                         HeadsView<float> target, cudaStream_t stream);
 
-// Copies rows of `row_bytes` each: 16 bytes at a time where all is aligned to that.
-cudaError_t CopyRows(const void* source, int64_t source_stride_bytes, int64_t rows,
-                     int64_t row_bytes, void* target, int64_t target_stride_bytes,
-                     cudaStream_t stream);
-
 }  // namespace longspan::cuda
 
 #endif  // LONGSPAN_KERNELS_CUDA_ATTENTION_ROWS_CUH_

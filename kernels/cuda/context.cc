@@ -4,6 +4,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/cudnn_session.h"
+#include "kernels/cuda/matrix_products.h"
+#include "kernels/cuda/stream_memory.h"
 
 namespace longspan::cuda {
 
@@ -23,6 +25,24 @@ absl::StatusOr<CudnnSession*> CudaContext::Cudnn() {
     cudnn_ = *std::move(opened);
   }
   return cudnn_.get();
+}
+
+absl::StatusOr<MatrixProducts*> CudaContext::Products() {
+  std::lock_guard lock(mutex_);
+  if (products_ == nullptr) {
+    absl::StatusOr<std::unique_ptr<MatrixProducts>> opened = MatrixProducts::Open();
+    if (!opened.ok()) return opened.status();
+    products_ = *std::move(opened);
+  }
+  return products_.get();
+}
+
+StreamMemory& CudaContext::MemoryOf(const Stream& stream) {
+  const cudaStream_t native = Native(stream);
+  std::lock_guard lock(mutex_);
+  std::unique_ptr<StreamMemory>& memory = memory_[native];
+  if (memory == nullptr) memory = std::make_unique<StreamMemory>(native, stream.device().memory());
+  return *memory;
 }
 
 absl::StatusOr<std::unique_ptr<CudnnSession>> CudnnSession::Open() {

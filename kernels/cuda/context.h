@@ -1,10 +1,11 @@
-// CudaContext: what the CUDA operators keep with a device between calls. Handles of the libraries
-// and the plans of attention. Thread-safe.
+// CudaContext: what the CUDA operators keep with a device between calls: handles of the libraries,
+// plans of attention and of matrix products, memory of streams. Thread-safe.
 #ifndef LONGSPAN_KERNELS_CUDA_CONTEXT_H_
 #define LONGSPAN_KERNELS_CUDA_CONTEXT_H_
 
 #include <cuda_runtime_api.h>
 
+#include <map>
 #include <memory>
 #include <mutex>
 
@@ -13,7 +14,8 @@
 
 namespace longspan::cuda {
 
-class AttentionPlanner;
+class MatrixProducts;
+class StreamMemory;
 struct CudnnSession;
 
 class CudaContext {
@@ -25,10 +27,16 @@ class CudaContext {
 
   // cuDNN for this device, opened at the first call. The GPU must be current on this thread.
   absl::StatusOr<CudnnSession*> Cudnn();
+  // cuBLASLt, likewise.
+  absl::StatusOr<MatrixProducts*> Products();
+  // That of the stream, kept until the device goes.
+  StreamMemory& MemoryOf(const Stream& stream);
 
  private:
   std::mutex mutex_;
   std::unique_ptr<CudnnSession> cudnn_;
+  std::unique_ptr<MatrixProducts> products_;
+  std::map<cudaStream_t, std::unique_ptr<StreamMemory>> memory_;
 };
 
 inline cudaStream_t Native(const Stream& stream) {

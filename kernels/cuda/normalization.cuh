@@ -1,6 +1,5 @@
-// RMSNorm on a CUDA stream: raw pointers to device memory, FP32. Every function launches and
-// returns at once; the error is that of the launch (an error inside a kernel shows when the stream
-// is synchronised).
+// RMSNorm and LayerNorm on a CUDA stream, as kernels/normalization.h says; shapes and dtypes are
+// checked. Every function launches and returns at once; the error is that of a launch.
 #ifndef LONGSPAN_KERNELS_CUDA_NORMALIZATION_CUH_
 #define LONGSPAN_KERNELS_CUDA_NORMALIZATION_CUH_
 
@@ -8,23 +7,23 @@
 
 #include <cstdint>
 
+#include "kernels/device/tensor_view.h"
+
 namespace longspan::cuda {
 
-// Rows of a matrix, `stride` floats apart.
-struct RowsView {
-  float* data;
-  int64_t stride;
-};
+// RMSNorm where `bias` and `mean` are empty (default-constructed), else LayerNorm.
+cudaError_t NormForward(const TensorView& x, const TensorView& weight, const TensorView& bias,
+                        float eps, const TensorView& y, const TensorView& mean,
+                        const TensorView& rstd, cudaStream_t stream);
 
-// As kernels/normalization.h says. x, y: (rows, width); weight: (width); rstd: (rows), written.
-cudaError_t RmsNormForward(RowsView x, const float* weight, int64_t rows, int64_t width, float eps,
-                           RowsView y, float* rstd, cudaStream_t stream);
+// Floats of `partials` that a backward pass over `rows` rows wants.
+int64_t NormPartials(int64_t rows, int64_t width, bool with_bias);
 
-// dx and dweight accumulate. Takes up to 64 * width floats from the stream's memory pool for
-// partial sums and gives them back in stream order. Equal inputs give equal bits.
-cudaError_t RmsNormBackward(RowsView dy, RowsView x, const float* weight, const float* rstd,
-                            int64_t rows, int64_t width, RowsView dx, float* dweight,
-                            cudaStream_t stream);
+// RMSNorm where `mean` and `dbias` are empty. Reads dy and x once. Equal inputs give equal bits.
+cudaError_t NormBackward(const TensorView& dy, const TensorView& x, const TensorView& weight,
+                         const TensorView& mean, const TensorView& rstd, const TensorView& dx,
+                         const TensorView& dweight, const TensorView& dbias, float* partials,
+                         cudaStream_t stream);
 
 }  // namespace longspan::cuda
 

@@ -106,7 +106,7 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Create(const ModelConf
   const ModelConfig& c = config;
   const int64_t backward = for_training ? 1 : 0, gpu = transformer->narrow() ? 1 : 0;
   Scratch& s = transformer->scratch_;
-  const int64_t chunk = CrossEntropyChunkRows(c.vocab);
+  const int64_t chunk = CrossEntropyChunkRows(c.vocab, device.kind());
   struct Want {
     TensorView* view;
     int64_t rows, columns;

@@ -1,3 +1,4 @@
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -19,14 +20,26 @@ uint32_t SeedOf(const std::string& name) {
   return hash;
 }
 
+// To the nearest bf16, ties to even.
+uint16_t Bf16Bits(double value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(static_cast<float>(value));
+  if (std::isnan(value)) return static_cast<uint16_t>(bits >> 16 | 0x40u);
+  return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
+double Bf16Value(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
+
 void Store(char* at, DType dtype, double value) {
   if (dtype == DType::kF32) {
     const float rounded = static_cast<float>(value);
     std::memcpy(at, &rounded, sizeof(rounded));
   } else if (dtype == DType::kF64) {
     std::memcpy(at, &value, sizeof(value));
+  } else if (dtype == DType::kBF16) {
+    const uint16_t bits = Bf16Bits(value);
+    std::memcpy(at, &bits, sizeof(bits));
   } else {
-    LONGSPAN_CHECK(dtype == DType::kI32, "cases hold f32, f64 and i32");
+    LONGSPAN_CHECK(dtype == DType::kI32, "cases hold f32, bf16, f64 and i32");
     const int32_t integer = static_cast<int32_t>(value);
     std::memcpy(at, &integer, sizeof(integer));
   }
@@ -43,12 +56,18 @@ double Load(const char* at, DType dtype) {
     std::memcpy(&value, at, sizeof(value));
     return value;
   }
+  if (dtype == DType::kBF16) {
+    uint16_t bits;
+    std::memcpy(&bits, at, sizeof(bits));
+    return Bf16Value(bits);
+  }
   int32_t value;
   std::memcpy(&value, at, sizeof(value));
   return value;
 }
 
 double Rounded(double value, DType dtype) {
+  if (dtype == DType::kBF16) return Bf16Value(Bf16Bits(value));
   return dtype == DType::kF32 ? static_cast<double>(static_cast<float>(value)) : value;
 }
 
@@ -167,7 +186,7 @@ bool CaseOperands::PaddingIntact() const {
     for (int64_t row = 0; row < Rows(k); ++row) {
       for (int64_t column = RowElements(k); column < RowStride(k); ++column) {
         const char* at = storage_[k].data() + (row * RowStride(k) + column) * SizeOf(dtype);
-        if (Load(at, dtype) != kPaddingValue) return false;
+        if (Load(at, dtype) != Rounded(kPaddingValue, dtype)) return false;
       }
     }
   }

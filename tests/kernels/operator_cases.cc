@@ -1,5 +1,6 @@
 #include "operator_cases.h"
 
+#include <algorithm>
 #include <numeric>
 #include <utility>
 
@@ -7,6 +8,7 @@
 #include "kernels/cross_entropy.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
+#include "kernels/gemm.h"
 #include "kernels/normalization.h"
 #include "kernels/optimizer_pass.h"
 #include "kernels/rope.h"
@@ -251,6 +253,13 @@ OperatorCase CopyCase(const Shape& shape) {
   return c;
 }
 
+OperatorCase ConvertCase(const Shape& shape) {
+  OperatorCase c = CopyCase(shape);
+  c.name = Named("convert", shape);
+  c.run = [](const Views& v, Stream& s) { Convert(v[0], v[1], s); };
+  return c;
+}
+
 OperatorCase AddCase(const Shape& shape) {
   OperatorCase c;
   c.name = Named("add", shape);
@@ -390,6 +399,80 @@ OperatorCase SgdCase(int64_t count) {
   return c;
 }
 
+struct GemmOptions {
+  Transpose transpose_a = Transpose::kNo, transpose_b = Transpose::kNo;
+  float beta = 0;
+  bool bias = false;
+};
+
+OperatorCase GemmCase(int64_t m, int64_t n, int64_t k, GemmOptions o) {
+  const bool a_across = o.transpose_a == Transpose::kYes,
+             b_across = o.transpose_b == Transpose::kYes;
+  OperatorCase c;
+  c.name = Named(std::string("gemm_") + (a_across ? "t" : "n") + (b_across ? "t" : "n") +
+                     (o.beta == 0 ? "" : "_sum") + (o.bias ? "_bias" : ""),
+                 {m, n, k});
+  c.operands = {In("a", a_across ? Shape{k, m} : Shape{m, k}),
+                In("b", b_across ? Shape{n, k} : Shape{k, n}),
+                o.beta == 0 ? Out("c", {m, n}) : Sum("c", {m, n})};
+  if (o.bias) c.operands.push_back(In("bias", {n}));
+  c.run = [=](const Views& v, Stream& s) {
+    Gemm(o.transpose_a, o.transpose_b, 0.5f, v[0], v[1], o.beta, v[2], s,
+         o.bias ? v[3] : TensorView());
+  };
+  c.reference = [=](Values& v) {
+    const ref::MatrixProduct product{m, n, k, a_across, b_across, 0.5, o.beta};
+    ref::Gemm(product, v[0], v[1], v[2]);
+    if (o.bias) ref::AddBias(v[3], v[2]);
+  };
+  c.tolerance = 5e-6;
+  c.equal_bits = false;
+  return c;
+}
+
+// The case with some of its operands in bf16, where names begin with what an operator takes in
+// bf16. Empty where none of its operands is among them.
+std::vector<OperatorCase> InBf16(const OperatorCase& c) {
+  // Of an operator: sets of operands that may be bf16 together.
+  static const std::vector<std::pair<std::string, std::vector<std::vector<std::string>>>> kTakes = {
+      {"rms_norm_forward", {{"weight", "y"}, {"x", "weight", "y"}}},
+      {"rms_norm_backward", {{"weight", "dy"}, {"x", "dx", "weight", "dy"}}},
+      {"layer_norm_forward", {{"weight", "bias", "y"}, {"x", "weight", "bias", "y"}}},
+      {"layer_norm_backward", {{"weight", "dy"}, {"x", "dx", "weight", "dy"}}},
+      {"swiglu", {{"dy", "gate_up", "dgate_up", "y"}}},
+      {"gelu", {{"dy", "x", "dx", "y"}}},
+      {"rope", {{"x", "dx"}}},
+      {"embedding_backward", {{"dout"}}},
+      {"embedding", {{"table"}, {"out"}, {"table", "out"}}},
+      {"zero", {{"x"}}},
+      {"copy", {{"x", "y"}}},
+      {"convert", {{"x"}, {"y"}}},
+      {"add_bias", {{"bias"}, {"y"}, {"bias", "y"}}},
+      {"add", {{"x"}, {"y"}, {"x", "y"}}},
+      {"bias_backward", {{"dy"}}},
+      {"cross_entropy", {{"hidden", "weight", "dhidden"}}},
+      {"gemm", {{"a", "b"}, {"a", "b", "c", "bias"}}},
+  };
+  for (const auto& [name, sets] : kTakes) {
+    if (c.name.rfind(name, 0) != 0) continue;
+    std::vector<OperatorCase> cases;
+    for (const std::vector<std::string>& narrow : sets) {
+      OperatorCase made = c;
+      made.name += "_bf16";
+      for (Operand& operand : made.operands) {
+        if (std::find(narrow.begin(), narrow.end(), operand.name) == narrow.end()) continue;
+        operand.dtype = DType::kBF16;
+        made.name += "_" + operand.name;
+      }
+      // The gradient of the logits is rounded before it goes into both products.
+      if (name == "cross_entropy") made.tolerance = 1.0 / 256;
+      cases.push_back(made);
+    }
+    return cases;
+  }
+  return {};
+}
+
 OperatorCase Padded(OperatorCase c) {
   c.name += "_strided";
   c.row_padding = 3;
@@ -432,7 +515,7 @@ std::vector<OperatorCase> OperatorCases() {
 
   cases.push_back(ZeroCase(1, 1));
   cases.push_back(ZeroCase(1000, 384));
-  for (auto make : {&CopyCase, &AddCase}) {
+  for (auto make : {&CopyCase, &ConvertCase, &AddCase}) {
     cases.push_back(make({7}));
     cases.push_back(make({100003}));
     cases.push_back(make({1000, 384}));
@@ -449,6 +532,17 @@ std::vector<OperatorCase> OperatorCases() {
     cases.push_back(make(70, 3, 66001));
   }
 
+  for (Transpose a : {Transpose::kNo, Transpose::kYes}) {
+    for (Transpose b : {Transpose::kNo, Transpose::kYes}) {
+      cases.push_back(GemmCase(5, 7, 9, {a, b}));
+      cases.push_back(GemmCase(96, 64, 200, {a, b, 1}));
+      cases.push_back(Padded(GemmCase(33, 17, 40, {a, b, -0.25})));
+    }
+  }
+  cases.push_back(GemmCase(1, 1, 1, {}));
+  cases.push_back(GemmCase(70, 48, 64, {Transpose::kNo, Transpose::kYes, 0, true}));
+  cases.push_back(Padded(GemmCase(7, 13, 64, {Transpose::kNo, Transpose::kYes, 1, true})));
+
   cases.push_back(GradientStatisticsCase(1, Fill::kNormal));
   cases.push_back(GradientStatisticsCase(100003, Fill::kNormal));
   cases.push_back(GradientStatisticsCase(100003, Fill::kNonFinite));
@@ -457,6 +551,30 @@ std::vector<OperatorCase> OperatorCases() {
   cases.push_back(AdamWCase(100003, 1000));
   cases.push_back(SgdCase(1));
   cases.push_back(SgdCase(100003));
+  return cases;
+}
+
+namespace {
+
+// Worth a case, but not one for every dtype.
+bool IsLarge(const OperatorCase& c) {
+  for (const Operand& operand : c.operands) {
+    int64_t elements = 1;
+    for (int64_t extent : operand.shape) elements *= extent;
+    if (elements > 1000000) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+std::vector<OperatorCase> GpuOperatorCases() {
+  std::vector<OperatorCase> cases = OperatorCases();
+  const size_t wide = cases.size();
+  for (size_t i = 0; i < wide; ++i) {
+    if (IsLarge(cases[i])) continue;
+    for (OperatorCase& c : InBf16(cases[i])) cases.push_back(std::move(c));
+  }
   return cases;
 }
 

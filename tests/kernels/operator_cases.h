@@ -1,6 +1,6 @@
 // One table of operator cases serves every use: agreement with the FP64 reference, gradients
 // against finite differences, equal bits on any number of threads, other back ends (tests/gpu), and
-// speed.
+// speed. What only a GPU takes, bf16, comes from the same cases.
 //
 // To add an operator: (1) write its FP64 twin in reference.h; (2) add a function to
 // operator_cases.cc that makes an OperatorCase of a shape: operands in the order of the call,
@@ -9,6 +9,7 @@
 #ifndef LONGSPAN_TESTS_KERNELS_OPERATOR_CASES_H_
 #define LONGSPAN_TESTS_KERNELS_OPERATOR_CASES_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <ostream>
@@ -78,8 +79,15 @@ struct OperatorCase {
 
 inline std::ostream& operator<<(std::ostream& out, const OperatorCase& c) { return out << c.name; }
 
-// The table.
+// The table, f32.
 std::vector<OperatorCase> OperatorCases();
+// The same, and cases with bf16 operands.
+std::vector<OperatorCase> GpuOperatorCases();
+
+// What a result may differ by: a bf16 one was rounded, to 8 bits.
+inline double ToleranceOf(const OperatorCase& c, const Operand& operand) {
+  return operand.dtype == DType::kBF16 ? std::max(c.tolerance, 1.0 / 256) : c.tolerance;
+}
 
 // The operands of one case in host memory, filled from a seed that follows from the case's name.
 // The same values, rounded to the operands' dtypes, are given as doubles for the reference.

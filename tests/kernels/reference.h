@@ -145,6 +145,26 @@ inline void EmbeddingBackward(const Doubles& ids, const Doubles& dout, Doubles& 
     dtable[static_cast<size_t>(ids[i / width]) * width + i % width] += dout[i];
 }
 
+struct MatrixProduct {
+  int64_t m, n, k;
+  bool transpose_a, transpose_b;
+  double alpha, beta;
+};
+
+inline void Gemm(const MatrixProduct& p, const Doubles& a, const Doubles& b, Doubles& c) {
+  for (int64_t i = 0; i < p.m; ++i) {
+    for (int64_t j = 0; j < p.n; ++j) {
+      double sum = 0;
+      for (int64_t l = 0; l < p.k; ++l) {
+        sum += a[p.transpose_a ? l * p.m + i : i * p.k + l] *
+               b[p.transpose_b ? j * p.k + l : l * p.n + j];
+      }
+      double& at = c[i * p.n + j];
+      at = p.alpha * sum + (p.beta == 0 ? 0 : p.beta * at);
+    }
+  }
+}
+
 inline void AddBias(const Doubles& bias, Doubles& y) {
   for (size_t i = 0; i < y.size(); ++i) y[i] += bias[i % bias.size()];
 }

@@ -11,6 +11,7 @@
 #undef __constant__
 #undef __shared__
 #undef __launch_bounds__
+#undef __grid_constant__
 #define __host__
 #define __device__
 #define __global__
@@ -18,6 +19,7 @@
 // Blocks run one after another on a thread, and so share what that thread has.
 #define __shared__ static thread_local
 #define __launch_bounds__(...)
+#define __grid_constant__
 
 #include <vector_types.h>
 
@@ -34,6 +36,14 @@ constexpr int warpSize = 32;
 
 inline void __syncthreads() { longspan::stand_in::BlockBarrier(); }
 inline void __syncwarp(unsigned mask = 0xffffffffu) { longspan::stand_in::WarpBarrier(mask); }
+
+inline int __syncthreads_or(int vote) { return longspan::stand_in::BlockOr(vote != 0); }
+inline unsigned __ballot_sync(unsigned mask, int vote) {
+  return longspan::stand_in::Ballot(mask, vote != 0);
+}
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+// A GPU's context is lost by it; the program here.
+[[noreturn]] inline void __trap() { longspan::stand_in::Trap(); }
 
 template <typename T>
 T __shfl_sync(unsigned mask, T value, int source, int width = 32) {

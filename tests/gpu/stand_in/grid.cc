@@ -74,6 +74,7 @@ struct Fiber {
   unsigned mask = 0;  // of the warp barrier
   uint3 thread{};
   uint32_t exchanges = 0;
+  uint32_t votes = 0;
 };
 
 struct Warp {
@@ -100,10 +101,11 @@ class BlockRunner {
       Fiber& fiber = fibers_[i];
       if (fiber.stack_pointer == nullptr) Prepare(i);
       fiber.state = State::kReady;
-      fiber.exchanges = 0;
+      fiber.exchanges = fiber.votes = 0;
       const unsigned u = static_cast<unsigned>(i);
       fiber.thread = {u % block.x, u / block.x % block.y, u / block.x / block.y};
     }
+    for (bool& vote : votes_) vote = false;
     const int warps = (count_ + kWarpLanes - 1) / kWarpLanes;
     while (true) {
       const int first = static_cast<int>(Next(random_) % static_cast<uint32_t>(warps));
@@ -135,6 +137,27 @@ class BlockRunner {
     std::memcpy(&values[current_ % kWarpLanes], mine, bytes);
     Wait(State::kAtWarpBarrier, mask);
     std::memcpy(theirs, &values[source], bytes);
+  }
+
+  unsigned Ballot(unsigned mask, bool vote) {
+    Fiber& fiber = fibers_[current_];
+    uint64_t* const values = warps_[current_ / kWarpLanes].values[fiber.exchanges++ % 2];
+    values[current_ % kWarpLanes] = vote ? 1 : 0;
+    Wait(State::kAtWarpBarrier, mask);
+    unsigned votes = 0;
+    for (int lane = 0; lane < kWarpLanes; ++lane) {
+      if ((mask >> lane & 1) != 0 && values[lane] != 0) votes |= 1u << lane;
+    }
+    return votes;
+  }
+
+  bool BlockOr(bool vote) {
+    // Three rounds: one is collected, the last one may still be read, the next one is made ready.
+    const uint32_t round = fibers_[current_].votes++;
+    votes_[(round + 1) % 3] = false;
+    if (vote) votes_[round % 3] = true;
+    Wait(State::kAtBlockBarrier, 0);
+    return votes_[round % 3];
   }
 
  private:
@@ -210,6 +233,7 @@ class BlockRunner {
   Fiber fibers_[kMostThreads];
   Warp warps_[kMostThreads / kWarpLanes];
   std::vector<Poison> shared_;
+  bool votes_[3] = {};
 };
 
 thread_local std::unique_ptr<BlockRunner> runner;
@@ -257,6 +281,9 @@ void WarpBarrier(unsigned mask) { runner->Wait(State::kAtWarpBarrier, mask); }
 void Exchange(unsigned mask, const void* mine, void* theirs, size_t bytes, int source) {
   runner->Exchange(mask, mine, theirs, bytes, source);
 }
+unsigned Ballot(unsigned mask, bool vote) { return runner->Ballot(mask, vote); }
+bool BlockOr(bool vote) { return runner->BlockOr(vote); }
+void Trap() { Die("the kernel trapped"); }
 int Lane() { return runner->current() % kWarpLanes; }
 
 }  // namespace longspan::stand_in

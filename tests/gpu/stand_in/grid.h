@@ -28,6 +28,11 @@ void WarpBarrier(unsigned mask);
 // Gives every lane of `mask` what the lane chosen by `source` put in; 8 bytes at most. A source
 // outside [0, 32) or of a lane that is not in the mask stops the program.
 void Exchange(unsigned mask, const void* mine, void* theirs, size_t bytes, int source);
+// The lanes of `mask` that vote yes.
+unsigned Ballot(unsigned mask, bool vote);
+// Whether any thread of the block votes yes; a barrier too.
+bool BlockOr(bool vote);
+[[noreturn]] void Trap();
 int Lane();
 
 }  // namespace longspan::stand_in

@@ -241,10 +241,14 @@ cudaError_t CopyRows(void* to, size_t to_pitch, const void* from, size_t from_pi
   return WaitForStream(stream);
 }
 
-cudaError_t Fill(void* at, int value, size_t bytes, cudaStream_t stream) {
-  if (bytes == 0) return cudaSuccess;
-  if (SideOf(at, bytes) != Side::kDevice) return Return(cudaErrorInvalidValue);
-  return Queue(stream, [=] { std::memset(at, value, bytes); });
+cudaError_t FillRows(void* at, size_t pitch, int value, size_t width, size_t rows,
+                     cudaStream_t stream) {
+  if (width == 0 || rows == 0) return cudaSuccess;
+  if (SideOf(at, (rows - 1) * pitch + width) != Side::kDevice) return Return(cudaErrorInvalidValue);
+  return Queue(stream, [=] {
+    for (size_t row = 0; row < rows; ++row)
+      std::memset(static_cast<char*>(at) + row * pitch, value, width);
+  });
 }
 
 CUresult WaitForValue(CUstream stream, CUdeviceptr address, cuuint32_t value, unsigned flags) {
@@ -573,11 +577,16 @@ cudaError_t cudaMemcpyPeerAsync(void* to, int, const void* from, int, size_t byt
 }
 
 cudaError_t cudaMemsetAsync(void* at, int value, size_t bytes, cudaStream_t stream) {
-  return stand_in::Fill(at, value, bytes, stream);
+  return stand_in::FillRows(at, bytes, value, bytes, 1, stream);
+}
+
+cudaError_t cudaMemset2DAsync(void* at, size_t pitch, int value, size_t width, size_t rows,
+                              cudaStream_t stream) {
+  return stand_in::FillRows(at, pitch, value, width, rows, stream);
 }
 
 cudaError_t cudaMemset(void* at, int value, size_t bytes) {
-  const cudaError_t error = stand_in::Fill(at, value, bytes, nullptr);
+  const cudaError_t error = stand_in::FillRows(at, bytes, value, bytes, 1, nullptr);
   return error != cudaSuccess ? error : stand_in::WaitForStream(nullptr);
 }
 
