@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "checkpoint/checkpoint.h"
 #include "launch/commands.h"
+#include "launch/device_choice.h"
 #include "nlohmann/json.hpp"
 #include "parallel/parameter_layout.h"
 #include "runtime/data/tokenizer.h"
@@ -29,6 +30,7 @@ struct Options {
   std::string prompt_file;
   SamplingOptions sampling;
   int threads = 0;
+  std::string device = "auto";
   bool json = false;
 };
 
@@ -90,12 +92,14 @@ absl::Status Run(const Options& options) {
 
   const int threads =
       options.threads > 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
-  std::unique_ptr<Device> device = Device::OpenCpu(threads);
+  const absl::StatusOr<DeviceChoice> choice = OpenDevice(options.device, 0, threads);
+  if (!choice.ok()) return choice.status();
+  Device* const device = choice->device.get();
   const ParameterLayout layout(ParameterSpecs(run->model), /*ranks=*/1);
   absl::StatusOr<Buffer> arena = Buffer::AllocateZeroed(
       device->memory(), layout.arena_elements() * SizeOf(DType::kF32), "parameters");
   if (!arena.ok()) return arena.status();
-  const TensorView parameters = arena->Tensor(DType::kF32, {layout.arena_elements()});
+  TensorView parameters = arena->Tensor(DType::kF32, {layout.arena_elements()});
   std::vector<StateRegion> regions;
   for (size_t i = 0; i < layout.specs().size(); ++i) {
     const ParameterSpec& spec = layout.specs()[i];
@@ -104,6 +108,14 @@ absl::Status Run(const Options& options) {
   }
   if (absl::Status status = RestoreRegions(PosixFileSystem(), *checkpoint, regions); !status.ok())
     return status;
+
+  if (device->kind() != DeviceKind::kCpu) {
+    Stream stream = device->CreateStream("upload");
+    absl::StatusOr<Buffer> uploaded = UploadWeights(parameters, stream);
+    if (!uploaded.ok()) return uploaded.status();
+    arena = std::move(uploaded);
+    parameters = arena->Tensor(ComputeTypeOf(*device), {layout.arena_elements()});
+  }
 
   SamplingOptions sampling = options.sampling;
   sampling.end_of_sequence = (*tokenizer)->end_of_sequence();
@@ -166,6 +178,9 @@ void RegisterGenerateCommand(CLI::App& root, SelectedCommand* selected) {
   generate->add_option("--seed", options->sampling.seed, "of the sampling")->capture_default_str();
   generate->add_option("--threads", options->threads, "0: all cores")
       ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  generate->add_option("--device", options->device, "auto, cpu or cuda")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
   generate->add_flag("--json", options->json, "print an object with text and token ids");
   generate->footer(

@@ -14,8 +14,10 @@
 #include "absl/strings/str_format.h"
 #include "launch/commands.h"
 #include "launch/config.h"
+#include "launch/device_choice.h"
 #include "parallel/transport/mpi_transport.h"
 #include "parallel/transport/rank_threads.h"
+#include "parallel/transport/staged_transport.h"
 #include "runtime/cost/cost_file.h"
 #include "runtime/cost/cost_profile.h"
 #include "runtime/train/agreement.h"
@@ -41,6 +43,7 @@ struct Options {
 };
 
 struct Prepared {
+  RunConfig config;
   ProfileRequest request;
   int threads = 1;
 };
@@ -54,7 +57,7 @@ absl::StatusOr<Prepared> Prepare(const Options& options, int ranks_here) {
   if (!model.ok()) return model.status();
   Prepared prepared;
   prepared.request.model = *std::move(model);
-  prepared.request.attention = AttentionOf(config->values);
+  prepared.config = config->values;
   prepared.request.micro_batch_tokens = config->values.batch.micro_batch_tokens;
   prepared.request.seconds = options.seconds;
   if (isatty(STDERR_FILENO) != 0) {
@@ -88,8 +91,10 @@ std::string Report(const CostProfile& profile) {
   return text;
 }
 
-absl::Status RunRank(const Options& options, const ProfileRequest& request, Transport& transport,
+absl::Status RunRank(const Options& options, const Prepared& prepared, Transport& transport,
                      Device& device) {
+  ProfileRequest request = prepared.request;
+  request.attention = AttentionOf(prepared.config, device.kind());
   const absl::StatusOr<CostProfile> profile = ProfileCost(request, transport, device);
   if (!profile.ok()) return profile.status();
   absl::Status written;
@@ -111,8 +116,15 @@ absl::Status RunUnderMpi(const Options& options, int* argc, char*** argv) {
   }
   absl::Status status = Agree(**transport, prepared.status());
   if (status.ok()) {
-    const std::unique_ptr<Device> device = Device::OpenCpu(prepared->threads);
-    status = RunRank(options, prepared->request, **transport, *device);
+    absl::StatusOr<DeviceChoice> choice =
+        AgreeOnDevice(prepared->config.run.device, prepared->threads, **transport);
+    status = choice.status();
+    if (status.ok() && choice->device->kind() == DeviceKind::kCpu) {
+      status = RunRank(options, *prepared, **transport, *choice->device);
+    } else if (status.ok()) {
+      const std::unique_ptr<Transport> staged = MakeStagedTransport(**transport, *choice->device);
+      status = RunRank(options, *prepared, *staged, *choice->device);
+    }
   }
   if (status.ok() || (IsAgreed(status) && (*transport)->rank() == 0)) return status;
   if (!IsAgreed(status)) {
@@ -128,11 +140,16 @@ absl::Status RunAsThreads(const Options& options) {
   const absl::StatusOr<Prepared> prepared = Prepare(options, ranks);
   if (!prepared.ok()) return prepared.status();
   RankThreadOptions threads;
-  threads.threads_per_rank = prepared->threads;
+  threads.open_device = [&](int rank) -> absl::StatusOr<std::unique_ptr<Device>> {
+    absl::StatusOr<DeviceChoice> choice =
+        OpenDevice(prepared->config.run.device, rank, prepared->threads);
+    if (!choice.ok()) return choice.status();
+    return std::move(choice->device);
+  };
   return RunRanks(
       ranks,
       [&](Transport& transport, Device& device) {
-        return RunRank(options, prepared->request, transport, device);
+        return RunRank(options, *prepared, transport, device);
       },
       threads);
 }

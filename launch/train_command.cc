@@ -19,9 +19,11 @@
 #include "absl/strings/str_split.h"
 #include "launch/commands.h"
 #include "launch/config.h"
+#include "launch/device_choice.h"
 #include "parallel/transport/mpi_transport.h"
 #include "parallel/transport/peer_watch.h"
 #include "parallel/transport/rank_threads.h"
+#include "parallel/transport/staged_transport.h"
 #include "runtime/train/agreement.h"
 #include "runtime/train/dry_run.h"
 #include "runtime/train/trainer.h"
@@ -102,11 +104,11 @@ absl::Status ParseTraceSteps(const std::string& text, TraceOptions& trace) {
 // What to type to go on: the launcher's part is not known here, so it is named.
 std::string ResumeCommand(const Options& options, const Transport& transport) {
   std::vector<std::string> words;
-  if (transport.name() == "mpi")
+  if (LaunchedUnderMpi())
     words.push_back(absl::StrCat("mpirun -n ", transport.size(), " --bind-to none"));
   words.push_back("longspan train " + options.config);
   for (const std::string& set : options.sets) words.push_back("--set '" + set + "'");
-  if (transport.name() != "mpi" && transport.size() > 1)
+  if (!LaunchedUnderMpi() && transport.size() > 1)
     words.push_back(absl::StrCat("--ranks ", transport.size()));
   words.push_back("--resume auto");
   return absl::StrJoin(words, " ");
@@ -156,10 +158,7 @@ class TrainCommand {
           "--ranks makes threads of one process; under mpirun the ranks come from mpirun -n");
     }
     absl::Status status = Agree(**transport, prepared.status());
-    if (status.ok()) {
-      const std::unique_ptr<Device> device = Device::OpenCpu(prepared->threads);
-      status = RunRank(*prepared, **transport, *device);
-    }
+    if (status.ok()) status = RunWithDevice(*prepared, **transport);
     // Errors that all ranks have are printed by one; others have been printed by on_fatal.
     if (status.ok() || (IsAgreed(status) && (*transport)->rank() == 0)) return status;
     return absl::Status(status.code(), "");
@@ -171,7 +170,15 @@ class TrainCommand {
     absl::StatusOr<Prepared> prepared = Prepare(ranks);
     if (!prepared.ok()) return prepared.status();
     RankThreadOptions threads;
-    threads.threads_per_rank = prepared->threads;
+    threads.open_device = [&](int rank) -> absl::StatusOr<std::unique_ptr<Device>> {
+      absl::StatusOr<DeviceChoice> choice =
+          OpenDevice(prepared->config.values.run.device, rank, prepared->threads);
+      if (!choice.ok()) return choice.status();
+      if (rank == 0 && !choice->why_cpu.empty()) {
+        std::fprintf(stderr, "longspan: training on CPUs: %s\n", choice->why_cpu.c_str());
+      }
+      return std::move(choice->device);
+    };
     absl::Status agreed;  // written by rank 0
     const absl::Status status = RunRanks(
         ranks,
@@ -190,6 +197,20 @@ class TrainCommand {
     LoadedConfig config;
     int threads = 1;  // a rank
   };
+
+  absl::Status RunWithDevice(const Prepared& prepared, Transport& transport) {
+    absl::StatusOr<DeviceChoice> choice =
+        AgreeOnDevice(prepared.config.values.run.device, prepared.threads, transport);
+    if (!choice.ok()) return choice.status();
+    if (transport.rank() == 0 && !choice->why_cpu.empty()) {
+      std::fprintf(stderr, "longspan: training on CPUs: %s\n", choice->why_cpu.c_str());
+    }
+    if (choice->device->kind() == DeviceKind::kCpu) {
+      return RunRank(prepared, transport, *choice->device);
+    }
+    const std::unique_ptr<Transport> staged = MakeStagedTransport(transport, *choice->device);
+    return RunRank(prepared, *staged, *choice->device);
+  }
 
   absl::StatusOr<Prepared> Prepare(int ranks_here) const {
     absl::StatusOr<LoadedConfig> config = LoadConfig(options_.config, options_.sets);

@@ -56,7 +56,7 @@ absl::StatusOr<ShardedAdamW> ShardedAdamW::Create(const AdamWConfig& config,
 void ShardedAdamW::Update(const Step& step, TensorView parameters, TensorView gradients,
                           const std::vector<Event>& gates, Stream& stream, TensorView adam_sum,
                           TensorView written_sums) {
-  LONGSPAN_CHECK(parameters.rank() == 1 && gradients.rank() == 1, "arenas are flat");
+  LONGSPAN_CHECK(gradients.rank() == 1, "arenas are flat");
   AdamWParameters pass{.rate = step.rate,
                        .beta1 = config_.beta1,
                        .beta2 = config_.beta2,
@@ -68,7 +68,7 @@ void ShardedAdamW::Update(const Step& step, TensorView parameters, TensorView gr
     const int64_t shard_end = range.shard_begin + range.elements;
     pass.weight_decay = range.decay ? config_.weight_decay : 0;
     AdamWUpdate(pass, gradients.Slice(0, range.arena_begin, arena_end),
-                parameters.Slice(0, range.arena_begin, arena_end),
+                ranges_.Parameters(parameters, range),
                 first_moment().Slice(0, range.shard_begin, shard_end),
                 second_moment().Slice(0, range.shard_begin, shard_end), stream, adam_sum,
                 {written_sums, range.shard_begin});

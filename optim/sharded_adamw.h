@@ -34,8 +34,9 @@ class ShardedAdamW {
                                              int64_t shard_elements, Device& device);
 
   // Queues on `stream` the update of this rank's part of all buckets, first bucket first; the part
-  // of bucket b waits for gates[b] (one each; a default-constructed Event is open). parameters,
-  // gradients: f32 (arena elements), the full arenas; only owned ranges are read and written.
+  // of bucket b waits for gates[b] (one each; a default-constructed Event is open). gradients: f32
+  // (arena elements), the full arena; parameters: the same, or f32 (shard_elements), this rank's
+  // part of it alone. Only owned ranges are read and written.
   // Gradients are summed over ranks, unscaled. A failed gate makes the stream fail and leaves the
   // parameters of that bucket and later ones as they were. adam_sum: none, or f64 (1), which gains
   // what kernels/optimizer_pass.h says, over this rank's part. written_sums: none, or u64 (3): gain

@@ -35,14 +35,14 @@ absl::StatusOr<ShardedSgd> ShardedSgd::Create(const SgdConfig& config,
 
 void ShardedSgd::Update(const OptimizerStep& step, TensorView parameters, TensorView gradients,
                         const std::vector<Event>& gates, Stream& stream, TensorView written_sums) {
-  LONGSPAN_CHECK(parameters.rank() == 1 && gradients.rank() == 1, "arenas are flat");
+  LONGSPAN_CHECK(gradients.rank() == 1, "arenas are flat");
   SgdParameters pass{
       .rate = step.rate, .momentum = config_.momentum, .gradient_scale = step.gradient_scale};
   ranges_.ForEach(gates, stream, [&](const OwnedRange& range) {
     const int64_t arena_end = range.arena_begin + range.elements;
     pass.weight_decay = range.decay ? config_.weight_decay : 0;
     SgdUpdate(pass, gradients.Slice(0, range.arena_begin, arena_end),
-              parameters.Slice(0, range.arena_begin, arena_end),
+              ranges_.Parameters(parameters, range),
               momentum().Slice(0, range.shard_begin, range.shard_begin + range.elements), stream,
               {written_sums, range.shard_begin});
   });

@@ -6,7 +6,7 @@ namespace longspan {
 
 BucketRanges::BucketRanges(const std::vector<OwnedRange>& owned, int64_t buckets,
                            int64_t shard_elements)
-    : buckets_(buckets) {
+    : shard_elements_(shard_elements), buckets_(buckets) {
   int64_t shard_end = 0, last_bucket = 0;
   for (const OwnedRange& range : owned) {
     LONGSPAN_CHECK(range.bucket >= last_bucket && range.bucket < buckets, "buckets ascend");
@@ -25,6 +25,14 @@ BucketRanges::BucketRanges(const std::vector<OwnedRange>& owned, int64_t buckets
     }
     bucket.push_back(range);
   }
+}
+
+TensorView BucketRanges::Parameters(const TensorView& parameters, const OwnedRange& range) const {
+  LONGSPAN_CHECK(parameters.rank() == 1, "arenas are flat");
+  // With one rank the two are the same.
+  const bool shard = parameters.elements() == shard_elements_;
+  const int64_t begin = shard ? range.shard_begin : range.arena_begin;
+  return parameters.Slice(0, begin, begin + range.elements);
 }
 
 void BucketRanges::ForEach(const std::vector<Event>& gates, Stream& stream,

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/device/stream.h"
+#include "kernels/device/tensor_view.h"
 
 namespace longspan {
 
@@ -36,12 +37,15 @@ class BucketRanges {
   // within a shard of `shard_elements`.
   BucketRanges(const std::vector<OwnedRange>& owned, int64_t buckets, int64_t shard_elements);
 
+  // Where `range` lies in `parameters`, f32: the full arena, or this rank's shard arena alone.
+  TensorView Parameters(const TensorView& parameters, const OwnedRange& range) const;
   // Calls update(range) for every range, first bucket first, once `stream` waits for the gate of
   // its bucket (one gate a bucket).
   void ForEach(const std::vector<Event>& gates, Stream& stream,
                const std::function<void(const OwnedRange&)>& update) const;
 
  private:
+  int64_t shard_elements_ = 0;
   std::vector<std::vector<OwnedRange>> buckets_;
 };
 

@@ -106,8 +106,8 @@ Event HeadExchange::ToHeads(const std::vector<TensorView>& fields, const TensorV
       for (const Chunk& chunk : chunks_[index]) {
         const TensorView rows = united.Slice(0, chunk.united, chunk.united + chunk.count);
         for (size_t i = 0; i < fields.size(); ++i) {
-          Copy(HeadsOf(fields[i].Slice(0, chunk.own, chunk.own + chunk.count), index),
-               FieldIn(rows, fields, i), stream);
+          Convert(HeadsOf(fields[i].Slice(0, chunk.own, chunk.own + chunk.count), index),
+                  FieldIn(rows, fields, i), stream);
         }
       }
       continue;
@@ -115,7 +115,7 @@ Event HeadExchange::ToHeads(const std::vector<TensorView>& fields, const TensorV
     if (own_rows_ > 0) {
       const TensorView rows = ScratchOf(scratch, index, width);
       for (size_t i = 0; i < fields.size(); ++i) {
-        Copy(HeadsOf(fields[i].Slice(0, 0, own_rows_), index), FieldIn(rows, fields, i), stream);
+        Convert(HeadsOf(fields[i].Slice(0, 0, own_rows_), index), FieldIn(rows, fields, i), stream);
       }
       for (const Chunk& chunk : chunks_[index_]) {
         sends.push_back({RankOf(index), rows.Slice(0, chunk.own, chunk.own + chunk.count)});

@@ -19,7 +19,8 @@
 namespace longspan {
 
 // Of the member of `layout`, which must outlive it. Travelling rows hold the same heads of several
-// tensors ("fields": (rows, heads, head_dim) or (rows, heads), f32) side by side.
+// tensors ("fields": (rows, heads, head_dim) or (rows, heads)) side by side, as f32 whatever the
+// fields are.
 class HeadExchange {
  public:
   explicit HeadExchange(const RingLayout& layout);

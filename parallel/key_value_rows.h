@@ -15,7 +15,7 @@ namespace longspan {
 TensorView KeysOf(const TensorView& block, int64_t rows, const TensorView& k);
 TensorView ValuesOf(const TensorView& block, int64_t rows, const TensorView& k);
 
-// Rows of k and v, f32, to the first rows of `block`, of its dtype.
+// Rows of k and v to the first rows of `block`, of its dtype.
 void PackKeysAndValues(const TensorView& k, const TensorView& v, const TensorView& block,
                        Stream& stream);
 

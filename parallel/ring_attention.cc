@@ -56,14 +56,33 @@ struct ExchangedRow {
   int64_t backward_out;  // dQ, dK, dV
 };
 
-// Adds the tensors of a pass of the ring of a block's heads, and those of the exchanges.
+// Adds the tensors of a pass of the ring of a block's heads, and those of the exchanges. `narrow`
+// elements of a row are of a dtype `compute` that is not f32.
 std::vector<WorkspaceShape> WithExchange(std::vector<WorkspaceShape> shapes,
-                                         const HeadExchange& exchange, int64_t in, int64_t out) {
+                                         const HeadExchange& exchange, int64_t in, int64_t out,
+                                         DType compute, int64_t narrow) {
   const int64_t rows = exchange.ring().rows();
   shapes.push_back({rows, in});
   shapes.push_back({rows, out});
   shapes.push_back({exchange.ScratchRows(), std::max(in, out)});
+  shapes.push_back({compute == DType::kF32 ? 0 : rows, narrow, compute});
   return shapes;
+}
+
+// What attention takes of rows that arrived as f32: the first `count` of `fields` in `in`, or where
+// those are narrower a rounded copy in `narrow`.
+std::vector<TensorView> Arrived(const HeadExchange& exchange, const std::vector<TensorView>& fields,
+                                size_t count, const TensorView& in, const TensorView& narrow,
+                                Stream& stream) {
+  std::vector<TensorView> arrived;
+  for (size_t i = 0; i < count; ++i) {
+    arrived.push_back(exchange.FieldIn(in, fields, i));
+    if (fields[i].dtype() == DType::kF32) continue;
+    const TensorView copy = exchange.FieldIn(narrow, fields, i);
+    if (!copy.empty()) Convert(arrived[i], copy, stream);
+    arrived[i] = copy;
+  }
+  return arrived;
 }
 
 // The forward pass with heads split inside blocks. beside(0) fills the first exchange, the next
@@ -78,14 +97,16 @@ absl::Status HeadParallelForward(const RingLayout& layout, const HeadCounts& hea
   const int steps = static_cast<int>(ring.ranks.size()) - 1;
   const HeadCounts part = PartOf(heads, layout.head_parallel);
   const ExchangedRow row(part);
-  const std::vector<WorkspaceShape> shapes = RingForwardShapes(ring, wire, part);
+  const std::vector<WorkspaceShape> shapes = RingForwardShapes(ring, wire, k.dtype(), part);
   const size_t mine = shapes.size();
-  absl::StatusOr<WorkspaceTensors> workspace = WorkspaceTensors::Allocate(
-      stream.device().memory(), WithExchange(shapes, exchange, row.forward_in, row.forward_out),
-      shared);
+  absl::StatusOr<WorkspaceTensors> workspace =
+      WorkspaceTensors::Allocate(stream.device().memory(),
+                                 WithExchange(shapes, exchange, row.forward_in, row.forward_out,
+                                              k.dtype(), part.q_width() + 2 * part.kv_width()),
+                                 shared);
   if (!workspace.ok()) return workspace.status();
   const TensorView &in = (*workspace)[mine], &result = (*workspace)[mine + 1],
-                   &scratch = (*workspace)[mine + 2];
+                   &scratch = (*workspace)[mine + 2], &narrow = (*workspace)[mine + 3];
 
   std::vector<double> weights(steps + 2, static_cast<double>(ring.rows() * 2 * part.kv_width()));
   weights.front() = static_cast<double>(exchange.SentToHeads(row.forward_in));
@@ -104,9 +125,9 @@ absl::Status HeadParallelForward(const RingLayout& layout, const HeadCounts& hea
     beside(0);
     workspace->Await(arrival, stream);
   }
+  const std::vector<TensorView> qkv = Arrived(exchange, inputs, 3, in, narrow, stream);
   RingForwardPass(
-      ring, exchange.FieldIn(in, inputs, 0), exchange.FieldIn(in, inputs, 1),
-      exchange.FieldIn(in, inputs, 2), scale, exchange.FieldIn(result, results, 0),
+      ring, qkv[0], qkv[1], qkv[2], scale, exchange.FieldIn(result, results, 0),
       exchange.FieldIn(result, results, 1), *workspace, [&](int step) { beside(step + 1); },
       transport, stream);
   const StreamSpan span(stream, {.name = "heads out", .kind = TraceKind::kRing});
@@ -130,14 +151,16 @@ absl::Status HeadParallelBackward(const RingLayout& layout, const HeadCounts& he
   const int members = static_cast<int>(ring.ranks.size());
   const HeadCounts part = PartOf(heads, layout.head_parallel);
   const ExchangedRow row(part);
-  const std::vector<WorkspaceShape> shapes = RingBackwardShapes(ring, wire, part);
+  const std::vector<WorkspaceShape> shapes = RingBackwardShapes(ring, wire, k.dtype(), part);
   const size_t mine = shapes.size();
-  absl::StatusOr<WorkspaceTensors> workspace = WorkspaceTensors::Allocate(
-      stream.device().memory(), WithExchange(shapes, exchange, row.backward_in, row.backward_out),
-      shared);
+  absl::StatusOr<WorkspaceTensors> workspace =
+      WorkspaceTensors::Allocate(stream.device().memory(),
+                                 WithExchange(shapes, exchange, row.backward_in, row.backward_out,
+                                              k.dtype(), 2 * part.q_width() + 2 * part.kv_width()),
+                                 shared);
   if (!workspace.ok()) return workspace.status();
   const TensorView &in = (*workspace)[mine], &result = (*workspace)[mine + 1],
-                   &scratch = (*workspace)[mine + 2];
+                   &scratch = (*workspace)[mine + 2], &narrow = (*workspace)[mine + 3];
 
   // In a ring of one no step has a message.
   const double hop = static_cast<double>(ring.rows() * 2 * part.kv_width());
@@ -159,10 +182,10 @@ absl::Status HeadParallelBackward(const RingLayout& layout, const HeadCounts& he
     workspace->Await(arrival, stream);
   }
   if (!result.empty()) Zero(result, stream);
-  const auto input = [&](size_t index) { return exchange.FieldIn(in, inputs, index); };
+  const std::vector<TensorView> input = Arrived(exchange, inputs, 6, in, narrow, stream);
   const auto gradient = [&](size_t index) { return exchange.FieldIn(result, results, index); };
   RingBackwardPass(
-      ring, input(0), input(1), input(2), input(3), input(4), input(5), scale, gradient(0),
+      ring, input[0], input[1], input[2], input[3], input[4], input[5], scale, gradient(0),
       gradient(1), gradient(2), *workspace, [&](int step) { beside(step + 1); }, transport, stream);
   const StreamSpan span(stream, {.name = "heads out", .kind = TraceKind::kRing});
   const Event arrival = exchange.ToRows(result, scratch, transport, stream);
@@ -189,7 +212,7 @@ absl::Status RingAttentionForward(const RingLayout& layout, const std::vector<At
                                transport, stream, shared);
   }
   absl::StatusOr<WorkspaceTensors> workspace = WorkspaceTensors::Allocate(
-      stream.device().memory(), RingForwardShapes(layout, options.wire, heads), shared);
+      stream.device().memory(), RingForwardShapes(layout, options.wire, k.dtype(), heads), shared);
   if (!workspace.ok()) return workspace.status();
   const std::vector<std::vector<AttentionSpan>> portions =
       SpanPortions(whole, std::vector<double>(layout.ranks.size() - 1, 1.0));
@@ -222,7 +245,7 @@ absl::Status RingAttentionBackward(const RingLayout& layout,
                                 scale, dq, dk, dv, transport, stream, shared);
   }
   absl::StatusOr<WorkspaceTensors> workspace = WorkspaceTensors::Allocate(
-      stream.device().memory(), RingBackwardShapes(layout, options.wire, heads), shared);
+      stream.device().memory(), RingBackwardShapes(layout, options.wire, k.dtype(), heads), shared);
   if (!workspace.ok()) return workspace.status();
   // Keys and values travel in all steps but the last; gradients from the second on, and home after
   // the last.

@@ -32,8 +32,8 @@ namespace longspan {
 // How attention is computed, alike on all ranks.
 struct AttentionOptions {
   // What keys and values travel as between ranks: f32, or bf16 for half the bytes (rounded to
-  // nearest; a rank's own stay as they are). Gradients, and what members exchange for heads, always
-  // travel as f32.
+  // nearest; a rank's own stay as they are). On a GPU they are bf16 already. Gradients, and what
+  // members exchange for heads, always travel as f32.
   DType wire = DType::kF32;
   // A query sees so many positions, its own included; 0: all before it. Members outside of a window
   // do not communicate. Spans of whole sequences carry their window themselves. In a ring with a
@@ -41,12 +41,12 @@ struct AttentionOptions {
   int64_t window = 0;
 };
 
-// Row-major; the first layout.rows() rows are the ring's. q, out: f32 (rows, heads, head_dim); k,
-// v: (rows, kv_heads, head_dim); lse: f32 (rows, heads), natural log. Rows may be strided. `whole`:
-// causal spans of whole sequences in rows after the ring's, of the same tensors; they are computed
-// too, while keys and values travel. Memory for travelling blocks comes from `workspace`, under the
-// tag "ring", and is kept until the call's work on `stream` is done. Returns at once with the work
-// queued; transport failures make the stream fail.
+// Row-major; the first layout.rows() rows are the ring's. q, out: (rows, heads, head_dim); k, v:
+// (rows, kv_heads, head_dim); lse: (rows, heads), natural log; dtypes as in kernels/attention.h.
+// Rows may be strided. `whole`: causal spans of whole sequences in rows after the ring's, of the
+// same tensors; they are computed too, while keys and values travel. Memory for travelling blocks
+// comes from `workspace`, under the tag "ring", and is kept until the call's work on `stream` is
+// done. Returns at once with the work queued; transport failures make the stream fail.
 absl::Status RingAttentionForward(const RingLayout& layout, const std::vector<AttentionSpan>& whole,
                                   const AttentionOptions& options, TensorView q, TensorView k,
                                   TensorView v, float scale, TensorView out, TensorView lse,

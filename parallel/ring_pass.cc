@@ -154,10 +154,11 @@ void AddBlock(const TensorView& part, const std::vector<SequenceRows>& part_rows
   }
 }
 
-// The block that a step works on, as f32: what travelled, or a copy in `working`.
+// The block that a step works on, of the dtype that attention takes: what travelled, or a copy in
+// `working`.
 TensorView Unpacked(const TensorView& block, int64_t rows, const TensorView& working,
                     Stream& stream) {
-  if (block.dtype() == DType::kF32) return block;
+  if (block.dtype() == working.dtype()) return block;
   if (rows > 0) Convert(block.Slice(0, 0, rows), working.Slice(0, 0, rows), stream);
   return working;
 }
@@ -167,12 +168,12 @@ int64_t TravellingRows(const Ring& ring) { return ring.size() == 1 ? 0 : ring.La
 
 }  // namespace
 
-std::vector<WorkspaceShape> RingForwardShapes(const RingLayout& layout, DType wire,
+std::vector<WorkspaceShape> RingForwardShapes(const RingLayout& layout, DType wire, DType compute,
                                               const HeadCounts& heads) {
   const Ring ring(layout);
   const int64_t rows = layout.rows(), block_rows = TravellingRows(ring);
   const WorkspaceShape block{block_rows, 2 * heads.kv_width(), wire};
-  const WorkspaceShape working{wire == DType::kF32 ? 0 : block_rows, 2 * heads.kv_width()};
+  const WorkspaceShape working{wire == compute ? 0 : block_rows, 2 * heads.kv_width(), compute};
   const int64_t part_rows = ring.size() == 1 ? 0 : rows;
   return {block, block, {part_rows, heads.q_width()}, {part_rows, heads.heads}, working};
 }
@@ -223,13 +224,13 @@ void RingForwardPass(const RingLayout& layout, const TensorView& q, const Tensor
   }
 }
 
-std::vector<WorkspaceShape> RingBackwardShapes(const RingLayout& layout, DType wire,
+std::vector<WorkspaceShape> RingBackwardShapes(const RingLayout& layout, DType wire, DType compute,
                                                const HeadCounts& heads) {
   const Ring ring(layout);
   const int64_t block_rows = TravellingRows(ring);
   const WorkspaceShape block{block_rows, 2 * heads.kv_width(), wire};
   const WorkspaceShape gradient{block_rows, 2 * heads.kv_width()};
-  const WorkspaceShape working{wire == DType::kF32 ? 0 : block_rows, 2 * heads.kv_width()};
+  const WorkspaceShape working{wire == compute ? 0 : block_rows, 2 * heads.kv_width(), compute};
   return {block, block, gradient, gradient, gradient, working};
 }
 

@@ -24,14 +24,15 @@ using BesideStep = std::function<void(int step)>;
 // RingForwardShapes or RingBackwardShapes asks for, and must be held until the stream is past the
 // pass. `beside` is called in the forward pass for every step but the last, in the backward pass
 // for every step.
-std::vector<WorkspaceShape> RingForwardShapes(const RingLayout& layout, DType wire,
+// `compute`: the dtype of k and v.
+std::vector<WorkspaceShape> RingForwardShapes(const RingLayout& layout, DType wire, DType compute,
                                               const HeadCounts& heads);
 void RingForwardPass(const RingLayout& layout, const TensorView& q, const TensorView& k,
                      const TensorView& v, float scale, const TensorView& out, const TensorView& lse,
                      WorkspaceTensors& workspace, const BesideStep& beside, Transport& transport,
                      Stream& stream);
 
-std::vector<WorkspaceShape> RingBackwardShapes(const RingLayout& layout, DType wire,
+std::vector<WorkspaceShape> RingBackwardShapes(const RingLayout& layout, DType wire, DType compute,
                                                const HeadCounts& heads);
 void RingBackwardPass(const RingLayout& layout, const TensorView& q, const TensorView& k,
                       const TensorView& v, const TensorView& dout, const TensorView& lse,

@@ -191,16 +191,16 @@ class Window {
   int64_t halo_rows_ = 0, sent_rows_ = 0;
 };
 
-// Keys and values of the halo as f32: own ones copied, the others as they arrive.
+// Keys and values of the halo, of k's dtype: own ones copied, the others as they arrive.
 class HaloExchange {
  public:
   // Tensors of the workspace that it needs, from `first` on.
   static std::vector<WorkspaceShape> Shapes(const Window& window, const AttentionOptions& options,
-                                            int64_t width) {
-    const bool narrow = options.wire != DType::kF32;
+                                            DType compute, int64_t width) {
+    const bool converts = options.wire != compute;
     return {{window.sent_rows(), width, options.wire},
-            {window.halo_rows(), width},
-            {narrow ? window.halo_rows() : 0, width, options.wire}};
+            {window.halo_rows(), width, compute},
+            {converts ? window.halo_rows() : 0, width, options.wire}};
   }
 
   HaloExchange(const Window& window, WorkspaceTensors& workspace, const TensorView& k,
@@ -211,8 +211,7 @@ class HaloExchange {
       PackKeysAndValues(k.Slice(0, rows.begin, rows.end), v.Slice(0, rows.begin, rows.end),
                         RowsOf(workspace[0], segment), stream);
     }
-    const bool narrow = workspace[0].dtype() != DType::kF32;
-    arriving_ = narrow ? workspace[2] : halo_;
+    arriving_ = converts() ? workspace[2] : halo_;
     arrival_ = window.Exchange(workspace[0], arriving_, /*home=*/false, transport, stream);
     for (const Segment& segment : window.halo()) {
       if (!window.own(segment)) continue;
@@ -225,7 +224,7 @@ class HaloExchange {
   // The rows of the halo, once they are all there.
   const TensorView& Arrived() {
     workspace_.Await(arrival_, stream_);
-    if (arriving_.dtype() != DType::kF32) {
+    if (converts()) {
       for (const Segment& segment : window_.halo()) {
         if (window_.own(segment)) continue;
         Convert(RowsOf(arriving_, segment), RowsOf(halo_, segment), stream_);
@@ -239,6 +238,8 @@ class HaloExchange {
   }
 
  private:
+  bool converts() const { return workspace_[0].dtype() != halo_.dtype(); }
+
   const Window& window_;
   WorkspaceTensors& workspace_;
   Stream& stream_;
@@ -256,7 +257,7 @@ absl::Status WindowAttentionForward(const RingLayout& layout,
   const Window window(layout, options.window);
   const int64_t rows = layout.rows(), heads = q.dim(1), head_dim = q.dim(2);
   const int64_t width = 2 * k.dim(1) * k.dim(2);
-  std::vector<WorkspaceShape> shapes = HaloExchange::Shapes(window, options, width);
+  std::vector<WorkspaceShape> shapes = HaloExchange::Shapes(window, options, k.dtype(), width);
   shapes.push_back({rows, heads * head_dim});
   shapes.push_back({rows, heads});
   absl::StatusOr<WorkspaceTensors> workspace =
@@ -297,7 +298,7 @@ absl::Status WindowAttentionBackward(const RingLayout& layout,
                                      RingWorkspace* shared) {
   const Window window(layout, options.window);
   const int64_t width = 2 * k.dim(1) * k.dim(2);
-  std::vector<WorkspaceShape> shapes = HaloExchange::Shapes(window, options, width);
+  std::vector<WorkspaceShape> shapes = HaloExchange::Shapes(window, options, k.dtype(), width);
   shapes.push_back({window.halo_rows(), width});
   shapes.push_back({window.sent_rows(), width});
   absl::StatusOr<WorkspaceTensors> workspace =

@@ -2,7 +2,8 @@
 //
 // Differences from a CPU stream: Launch and LaunchFallible are not served (a check fails: that
 // operator has no CUDA body), and work behind a failed event is not skipped; the failure is still
-// what events recorded later and Synchronize() report. Buffers are host memory here too so far.
+// what events recorded later and Synchronize() report. RunOnHost has a thread of its own, beside
+// the stream.
 #ifndef LONGSPAN_KERNELS_DEVICE_CUDA_DEVICE_H_
 #define LONGSPAN_KERNELS_DEVICE_CUDA_DEVICE_H_
 
@@ -17,6 +18,9 @@ namespace longspan {
 // build without CUDA, FailedPrecondition without a driver, a GPU or one of compute capability 8.0,
 // InvalidArgument for an index beyond the last.
 absl::StatusOr<std::unique_ptr<Device>> OpenCuda(int index, int threads = 1);
+
+// GPUs that this process sees; 0 without CUDA or a driver.
+int CountGpus();
 
 }  // namespace longspan
 

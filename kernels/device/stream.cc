@@ -126,6 +126,12 @@ void Stream::LaunchFallible(const char* name, std::function<absl::Status()> body
   state_->Launch(name, std::move(body));
 }
 
+Event Stream::RunOnHost(const char* name, std::function<absl::Status()> body) {
+  return state_->RunOnHost(name, std::move(body));
+}
+void Stream::CopyBytes(const void* from, void* to, int64_t bytes) {
+  if (bytes > 0) state_->CopyBytes(from, to, bytes);
+}
 Event Stream::Record() { return state_->Record(); }
 void Stream::WaitFor(const Event& event) { state_->WaitFor(event); }
 absl::Status Stream::Synchronize() { return state_->Synchronize(); }
@@ -143,6 +149,12 @@ void Stream::EndSpan() {
 }
 TraceLabel Stream::span() const {
   return state_->spans.empty() ? TraceLabel() : state_->spans.back();
+}
+void* Stream::KeptFor(const void* owner, const std::function<std::shared_ptr<void>()>& make) {
+  const std::lock_guard lock(state_->kept_mutex);
+  std::shared_ptr<void>& kept = state_->kept[owner];
+  if (kept == nullptr) kept = make();
+  return kept.get();
 }
 void* Stream::native() const { return state_->native(); }
 

@@ -3,7 +3,9 @@
 #define LONGSPAN_KERNELS_DEVICE_STREAM_STATE_H_
 
 #include <functional>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -14,10 +16,15 @@
 namespace longspan {
 
 struct Stream::State {
+  // A worker thread with a queue: a CPU stream, and what a CUDA stream runs on the host.
+  static std::unique_ptr<State> MakeWorker(Device& device, const std::string& name);
+
   explicit State(Device& owner) : device(owner) {}
   // Finishes the work queued so far.
   virtual ~State() = default;
   virtual void Launch(const char* name, std::function<absl::Status()> body) = 0;
+  virtual Event RunOnHost(const char* name, std::function<absl::Status()> body) = 0;
+  virtual void CopyBytes(const void* from, void* to, int64_t bytes) = 0;
   virtual Event Record() = 0;
   virtual void WaitFor(const Event& event) = 0;
   virtual absl::Status Synchronize() = 0;
@@ -33,7 +40,9 @@ struct Stream::State {
   virtual void EndSpan() {}
 
   Device& device;
-  std::vector<TraceLabel> spans;  // open, as the launching thread sees it
+  std::mutex kept_mutex;
+  std::map<const void*, std::shared_ptr<void>> kept;  // by owner
+  std::vector<TraceLabel> spans;                      // open, as the launching thread sees it
 };
 
 }  // namespace longspan

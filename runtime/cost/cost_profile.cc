@@ -93,27 +93,35 @@ absl::Status Profiler::Allocate() {
     model.positions = std::max(model.positions, rows * transport_.size() + 1);
   }
   layout_ = std::make_unique<ParameterLayout>(ParameterSpecs(model), 1);
-  const auto allocate = [&](Buffer& buffer, int64_t elements, const char* tag) -> absl::Status {
+  const auto allocate = [&](Buffer& buffer, int64_t elements, const char* tag,
+                            Placement placement) -> absl::Status {
     absl::StatusOr<Buffer> made =
-        Buffer::Allocate(device_.memory(), elements * SizeOf(DType::kF32), tag);
+        Buffer::Allocate(device_.memory(), elements * SizeOf(DType::kF32), tag, placement);
     if (made.ok()) buffer = *std::move(made);
     return made.status();
   };
   const int64_t elements = layout_->arena_elements();
-  absl::Status status = allocate(parameter_buffer_, elements, "parameters");
-  if (status.ok()) status = allocate(gradient_buffer_, elements, "gradients");
-  if (status.ok()) status = allocate(losses_buffer_, rows, "losses");
-  if (status.ok()) status = allocate(tokens_buffer_, 3 * rows, "tokens");
+  absl::Status status = allocate(parameter_buffer_, elements, "parameters", Placement::kHost);
+  if (status.ok()) status = allocate(gradient_buffer_, elements, "gradients", Placement::kDevice);
+  if (status.ok()) status = allocate(losses_buffer_, rows, "losses", Placement::kDevice);
+  if (status.ok()) status = allocate(tokens_buffer_, 3 * rows, "tokens", Placement::kPinnedHost);
   if (!status.ok()) return status;
   absl::StatusOr<std::unique_ptr<Transformer>> transformer =
       Transformer::Create(model, rows, /*for_training=*/true, device_);
   if (!transformer.ok()) return transformer.status();
   model_ = *std::move(transformer);
-  const TensorView parameters = parameter_buffer_.Tensor(DType::kF32, {elements});
+  InitializeWeights(model, *layout_, /*seed=*/1, parameter_buffer_.Tensor(DType::kF32, {elements}),
+                    device_.threads());
+  const DType compute = ComputeTypeOf(device_);
+  if (device_.kind() != DeviceKind::kCpu) {
+    absl::StatusOr<Buffer> uploaded =
+        UploadWeights(parameter_buffer_.Tensor(DType::kF32, {elements}), stream_);
+    if (!uploaded.ok()) return uploaded.status();
+    parameter_buffer_ = *std::move(uploaded);
+  }
   const TensorView gradients = gradient_buffer_.Tensor(DType::kF32, {elements});
-  weights_ = WeightsIn(model, *layout_, parameters);
+  weights_ = WeightsIn(model, *layout_, parameter_buffer_.Tensor(compute, {elements}));
   gradients_ = WeightsIn(model, *layout_, gradients);
-  InitializeWeights(model, *layout_, /*seed=*/1, parameters, stream_);
   Zero(gradients, stream_);
   return stream_.Synchronize();
 }

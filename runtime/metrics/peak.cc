@@ -5,16 +5,17 @@
 #include <utility>
 
 #include "kernels/gemm.h"
+#include "runtime/model/weights.h"
 
 namespace longspan {
 
-absl::StatusOr<double> MeasureGemmPeak(int64_t size, int rounds, Stream& stream) {
-  absl::StatusOr<Buffer> buffer =
-      Buffer::AllocateZeroed(stream.device().memory(), 3 * size * size * SizeOf(DType::kF32),
-                             "peak measurement", Placement::kDevice);
+absl::StatusOr<double> MeasureGemmPeak(int64_t size, int rounds, DType dtype, Stream& stream) {
+  const int64_t bytes = size * size * SizeOf(dtype);
+  absl::StatusOr<Buffer> buffer = Buffer::AllocateZeroed(stream.device().memory(), 3 * bytes,
+                                                         "peak measurement", Placement::kDevice);
   if (!buffer.ok()) return buffer.status();
   const auto matrix = [&](int64_t index) {
-    return buffer->Tensor(DType::kF32, {size, size}, index * size * size * SizeOf(DType::kF32));
+    return buffer->Tensor(dtype, {size, size}, index * bytes);
   };
   double best = 0;
   for (int round = 0; round <= rounds; ++round) {
@@ -26,6 +27,25 @@ absl::StatusOr<double> MeasureGemmPeak(int64_t size, int rounds, Stream& stream)
     if (round > 0) best = std::max(best, 2.0 * static_cast<double>(size * size * size) / seconds);
   }
   return best;
+}
+
+absl::StatusOr<double> MeasurePeak(Stream& stream) {
+  constexpr int kRounds = 5;
+  const DType dtype = ComputeTypeOf(stream.device());
+  int64_t size = 768;
+  absl::StatusOr<double> peak = MeasureGemmPeak(size, kRounds, dtype, stream);
+  if (stream.kind() == DeviceKind::kCpu) return peak;
+  // A GPU is busy with products that take it a while.
+  constexpr int64_t kLargest = 8192;
+  constexpr double kWhile = 2e-3;
+  while (peak.ok() && size < kLargest &&
+         2.0 * static_cast<double>(size * size * size) / *peak < kWhile) {
+    size = size < 1024 ? 1024 : 2 * size;
+    const absl::StatusOr<double> larger = MeasureGemmPeak(size, kRounds, dtype, stream);
+    if (!larger.ok()) return larger;
+    peak = std::max(*peak, *larger);
+  }
+  return peak;
 }
 
 }  // namespace longspan

@@ -8,9 +8,11 @@
 
 namespace longspan {
 
-// FLOP/s of an FP32 product of two `size` x `size` matrices: the best of `rounds`, after one to
-// warm up.
-absl::StatusOr<double> MeasureGemmPeak(int64_t size, int rounds, Stream& stream);
+// FLOP/s of a product of two `size` x `size` matrices of `dtype`: the best of `rounds`, after one
+// to warm up.
+absl::StatusOr<double> MeasureGemmPeak(int64_t size, int rounds, DType dtype, Stream& stream);
+// In the dtype that models compute in on the stream's device, and a size that keeps it busy.
+absl::StatusOr<double> MeasurePeak(Stream& stream);
 
 }  // namespace longspan
 

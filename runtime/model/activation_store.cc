@@ -9,17 +9,19 @@ namespace longspan {
 absl::StatusOr<ActivationStore> ActivationStore::Create(MemoryTable& memory,
                                                         std::vector<Slot> slots, int layers,
                                                         int64_t max_rows) {
+  // What a GPU reads at once lies at a multiple of it.
+  constexpr int64_t kAlignment = 16;
   ActivationStore store;
   for (const Slot& slot : slots) {
-    store.offsets_.push_back(store.columns_by_layer_);
-    store.columns_.push_back(slot.columns);
-    store.columns_by_layer_ += slot.columns;
+    store.offsets_.push_back(store.layer_bytes_);
+    const int64_t bytes = max_rows * slot.columns * SizeOf(slot.dtype);
+    store.layer_bytes_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
   }
+  store.slots_ = std::move(slots);
   store.layers_ = layers;
   store.max_rows_ = max_rows;
   absl::StatusOr<Buffer> buffer =
-      Buffer::Allocate(memory, max_rows * layers * store.columns_by_layer_ * SizeOf(DType::kF32),
-                       "activations", Placement::kDevice);
+      Buffer::Allocate(memory, layers * store.layer_bytes_, "activations", Placement::kDevice);
   if (!buffer.ok()) return buffer.status();
   store.buffer_ = *std::move(buffer);
   return store;
@@ -32,8 +34,8 @@ void ActivationStore::Begin(int64_t rows) {
 
 TensorView ActivationStore::At(int layer, int slot) const {
   LONGSPAN_CHECK(layer >= 0 && layer < layers_, "no such layer");
-  const int64_t values_before = (layer * columns_by_layer_ + offsets_[slot]) * max_rows_;
-  return buffer_.Tensor(DType::kF32, {rows_, columns_[slot]}, values_before * SizeOf(DType::kF32));
+  return buffer_.Tensor(slots_[slot].dtype, {rows_, slots_[slot].columns},
+                        layer * layer_bytes_ + offsets_[slot]);
 }
 
 TensorView ActivationStore::Save(int layer, int slot) const { return At(layer, slot); }

@@ -22,7 +22,8 @@ class ActivationStore {
  public:
   struct Slot {
     std::string name;
-    int64_t columns = 0;  // f32 values a token
+    int64_t columns = 0;  // values a token
+    DType dtype = DType::kF32;
   };
   // `layers` layers of the same slots. `max_rows` tokens at most in a micro-batch.
   static absl::StatusOr<ActivationStore> Create(MemoryTable& memory, std::vector<Slot> slots,
@@ -31,7 +32,7 @@ class ActivationStore {
   // A new micro-batch of `rows` tokens; earlier views become invalid once work queued before has
   // run.
   void Begin(int64_t rows);
-  // Where the forward pass writes a slot: f32 (rows, columns).
+  // Where the forward pass writes a slot: (rows, columns), of the slot's dtype.
   TensorView Save(int layer, int slot) const;
   // The same in the backward pass, ready to be read by work queued on `stream` from now on.
   TensorView Load(int layer, int slot, Stream& stream) const;
@@ -40,8 +41,9 @@ class ActivationStore {
   ActivationStore() = default;
   TensorView At(int layer, int slot) const;
   Buffer buffer_;
-  std::vector<int64_t> columns_, offsets_;  // by slot; offsets in values a token
-  int64_t columns_by_layer_ = 0;
+  std::vector<Slot> slots_;
+  std::vector<int64_t> offsets_;  // of each slot in a layer, in bytes
+  int64_t layer_bytes_ = 0;
   int layers_ = 0;
   int64_t max_rows_ = 0, rows_ = 0;
 };

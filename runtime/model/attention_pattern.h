@@ -19,7 +19,7 @@ namespace longspan {
 class AttentionPattern {
  public:
   virtual ~AttentionPattern() = default;
-  // Shapes as in kernels/attention.h, with as many key rows as query rows: those of the
+  // Shapes and dtypes as in kernels/attention.h, with as many key rows as query rows: those of the
   // micro-batch. Every row of out and lse is written.
   virtual absl::Status Forward(int layer, TensorView q, TensorView k, TensorView v, float scale,
                                TensorView out, TensorView lse, Stream& stream) = 0;

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/attention.h"
+#include "kernels/device/mirrored_buffer.h"
 #include "kernels/elementwise.h"
 #include "runtime/model/transformer.h"
 
@@ -47,7 +48,7 @@ class CachedAttention : public AttentionPattern {
 
  private:
   const ModelConfig& config_;
-  TensorView keys_, values_;  // f32 (layers, tokens, kv_width)
+  TensorView keys_, values_;  // (layers, tokens, kv_width)
   int64_t cached_ = 0;
 };
 
@@ -94,15 +95,18 @@ absl::StatusOr<std::vector<int32_t>> Generate(const ModelConfig& config, const W
       config, std::min<int64_t>(kPromptRows, total), /*for_training=*/false, device);
   if (!model.ok()) return model.status();
   const int64_t cache_values = config.layers * total * config.kv_width();
+  const DType compute = ComputeTypeOf(device);
   absl::StatusOr<Buffer> cache = Buffer::Allocate(
-      device.memory(), 2 * cache_values * SizeOf(DType::kF32), "kv cache", Placement::kDevice);
+      device.memory(), 2 * cache_values * SizeOf(compute), "kv cache", Placement::kDevice);
   if (!cache.ok()) return cache.status();
   const auto half = [&](int64_t index) {
-    return cache->Tensor(DType::kF32, {config.layers, total, config.kv_width()},
-                         index * cache_values * SizeOf(DType::kF32));
+    return cache->Tensor(compute, {config.layers, total, config.kv_width()},
+                         index * cache_values * SizeOf(compute));
   };
   CachedAttention attention(config, half(0), half(1));
-  std::vector<float> logits(config.vocab);
+  const int64_t logit_bytes = config.vocab * SizeOf(DType::kF32);
+  absl::StatusOr<MirroredBuffer> logits = MirroredBuffer::Allocate(device, logit_bytes, "logits");
+  if (!logits.ok()) return logits.status();
   std::mt19937_64 random(options.seed);
   Stream stream = device.CreateStream("generate");
 
@@ -112,8 +116,9 @@ absl::StatusOr<std::vector<int32_t>> Generate(const ModelConfig& config, const W
     const TokenBatch batch{
         TensorView::Of(tokens.data(), {rows}), TensorView::Of(positions.data(), {rows}), {}};
     absl::Status status = (*model)->LastLogits(
-        batch, attention, weights, TensorView::Of(logits.data(), {1, config.vocab}), stream);
+        batch, attention, weights, logits->OnDevice(DType::kF32, {1, config.vocab}), stream);
     if (!status.ok()) return status;
+    logits->ToHost(0, logit_bytes, stream);
     attention.Advance(rows);
     return stream.Synchronize();
   };
@@ -124,7 +129,8 @@ absl::StatusOr<std::vector<int32_t>> Generate(const ModelConfig& config, const W
   }
   std::vector<int32_t> tokens;
   while (static_cast<int64_t>(tokens.size()) < options.max_tokens) {
-    const int32_t token = Sample(logits.data(), config.vocab, options, random);
+    const int32_t token = Sample(logits->OnHost(DType::kF32, {config.vocab}).data<float>(),
+                                 config.vocab, options, random);
     if (token == options.end_of_sequence) break;
     tokens.push_back(token);
     on_token(token);

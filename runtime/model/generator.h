@@ -22,7 +22,7 @@ struct SamplingOptions {
 };
 
 // Extends `prompt` (at least one token). `on_token` is called with each new token. Returns the new
-// tokens. The same seed gives the same tokens.
+// tokens. The same seed gives the same tokens. `weights` lie on the device: UploadWeights.
 absl::StatusOr<std::vector<int32_t>> Generate(const ModelConfig& config, const Weights& weights,
                                               const std::vector<int32_t>& prompt,
                                               const SamplingOptions& options, Device& device,

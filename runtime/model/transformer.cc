@@ -30,10 +30,11 @@ enum Slot : int {
   kFfnIn,  // before the activation (rows, ffn_in_width)
 };
 
-std::vector<ActivationStore::Slot> Slots(const ModelConfig& c) {
-  return {{"input", c.width},         {"input_statistics", 2},     {"qkv", c.qkv_width()},
-          {"attention_out", c.width}, {"log_sum_exp", c.heads},    {"middle", c.width},
-          {"middle_statistics", 2},   {"ffn_in", c.ffn_in_width()}};
+std::vector<ActivationStore::Slot> Slots(const ModelConfig& c, DType compute) {
+  return {{"input", c.width, compute},     {"input_statistics", 2},
+          {"qkv", c.qkv_width(), compute}, {"attention_out", c.width, compute},
+          {"log_sum_exp", c.heads},        {"middle", c.width, compute},
+          {"middle_statistics", 2},        {"ffn_in", c.ffn_in_width(), compute}};
 }
 
 // y = x W^T + b, or y += with `accumulate`.
@@ -92,55 +93,83 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Create(const ModelConf
                                                                  bool for_training,
                                                                  Device& device) {
   if (absl::Status status = config.Check(); !status.ok()) return status;
-  auto transformer = std::unique_ptr<Transformer>(new Transformer(config));
+  const DType compute = ComputeTypeOf(device);
+  auto transformer = std::unique_ptr<Transformer>(new Transformer(config, compute));
   transformer->for_training_ = for_training;
   transformer->max_rows_ = max_rows;
   // One layer more for the input of the final norm. Without a backward pass two layers take turns.
   absl::StatusOr<ActivationStore> store = ActivationStore::Create(
-      device.memory(), Slots(config), for_training ? config.layers + 1 : 2, max_rows);
+      device.memory(), Slots(config, compute), for_training ? config.layers + 1 : 2, max_rows);
   if (!store.ok()) return store.status();
   transformer->store_ = std::make_unique<ActivationStore>(*std::move(store));
 
   const ModelConfig& c = config;
-  const int64_t backward = for_training ? 1 : 0;
-  const std::vector<int64_t> columns = {c.width,
-                                        c.ffn,
-                                        backward * c.width,
-                                        backward * c.width,
-                                        backward * std::max(c.ffn, c.width),
-                                        backward * c.qkv_width(),
-                                        backward * c.heads};
-  int64_t values = CrossEntropyChunkRows(c.vocab) * c.vocab;
-  for (int64_t count : columns) values += count * max_rows;
-  absl::StatusOr<Buffer> buffer = Buffer::Allocate(device.memory(), values * SizeOf(DType::kF32),
-                                                   "scratch", Placement::kDevice);
-  if (!buffer.ok()) return buffer.status();
+  const int64_t backward = for_training ? 1 : 0, gpu = transformer->narrow() ? 1 : 0;
   Scratch& s = transformer->scratch_;
-  s.buffer = *std::move(buffer);
-  int64_t offset = 0;
-  const auto take = [&](int64_t rows, int64_t width) {
-    TensorView view = s.buffer.Tensor(DType::kF32, {rows, width}, offset * SizeOf(DType::kF32));
-    offset += rows * width;
-    return view;
+  const int64_t chunk = CrossEntropyChunkRows(c.vocab, device.kind());
+  struct Want {
+    TensorView* view;
+    int64_t rows, columns;
+    DType dtype;
   };
-  s.logits = take(CrossEntropyChunkRows(c.vocab), c.vocab);
-  TensorView* const views[] = {&s.normed,  &s.hidden, &s.dresidual, &s.dnormed,
-                               &s.dhidden, &s.dqkv,   &s.delta};
-  for (size_t i = 0; i < columns.size(); ++i) *views[i] = take(max_rows, columns[i]);
+  const std::vector<Want> wanted = {
+      {&s.logits, chunk, c.vocab, DType::kF32},
+      {&s.normed, max_rows, c.width, compute},
+      {&s.hidden, max_rows, c.ffn, compute},
+      {&s.dresidual, max_rows, backward * c.width, compute},
+      {&s.dnormed, max_rows, backward * c.width, compute},
+      {&s.dhidden, max_rows, backward * std::max(c.ffn, c.width), compute},
+      {&s.dqkv, max_rows, backward * c.qkv_width(), DType::kF32},
+      {&s.delta, max_rows, backward * c.heads, DType::kF32},
+      {&s.attention, max_rows, gpu * c.width, DType::kF32},
+      {&s.dqkv_compute, max_rows, gpu * backward * c.qkv_width(), compute},
+      {&s.tokens, max_rows, gpu * 3, DType::kI32}};
+  const auto bytes = [](const Want& want) {
+    constexpr int64_t kAlignment = 16;
+    const int64_t exact = want.rows * want.columns * SizeOf(want.dtype);
+    return (exact + kAlignment - 1) / kAlignment * kAlignment;
+  };
+  int64_t total = 0;
+  for (const Want& want : wanted) total += bytes(want);
+  absl::StatusOr<Buffer> buffer =
+      Buffer::Allocate(device.memory(), total, "scratch", Placement::kDevice);
+  if (!buffer.ok()) return buffer.status();
+  transformer->scratch_buffer_ = *std::move(buffer);
+  int64_t offset = 0;
+  for (const Want& want : wanted) {
+    *want.view = transformer->scratch_buffer_.Tensor(want.dtype, {want.rows, want.columns}, offset);
+    offset += bytes(want);
+  }
   return transformer;
 }
 
 Transformer::Scratch Transformer::Rows(int64_t rows) const {
   Scratch cut;
-  cut.normed = scratch_.normed.Slice(0, 0, rows);
-  cut.hidden = scratch_.hidden.Slice(0, 0, rows);
-  cut.dresidual = scratch_.dresidual.Slice(0, 0, rows);
-  cut.dnormed = scratch_.dnormed.Slice(0, 0, rows);
-  cut.dhidden = scratch_.dhidden.Slice(0, 0, rows);
-  cut.dqkv = scratch_.dqkv.Slice(0, 0, rows);
-  cut.delta = scratch_.delta.Slice(0, 0, rows);
+  for (TensorView Scratch::*view :
+       {&Scratch::normed, &Scratch::hidden, &Scratch::dresidual, &Scratch::dnormed,
+        &Scratch::dhidden, &Scratch::dqkv, &Scratch::delta, &Scratch::attention,
+        &Scratch::dqkv_compute, &Scratch::tokens}) {
+    cut.*view = (scratch_.*view).Slice(0, 0, rows);
+  }
   cut.logits = scratch_.logits;
   return cut;
+}
+
+TokenBatch Transformer::OnDevice(const TokenBatch& batch, Stream& stream) const {
+  if (!narrow()) return batch;
+  TokenBatch on_device;
+  int64_t begin = 0;
+  const TensorView memory = scratch_.tokens.Reshape({3 * max_rows_});
+  for (TensorView TokenBatch::*tokens :
+       {&TokenBatch::ids, &TokenBatch::positions, &TokenBatch::targets}) {
+    const TensorView& from = batch.*tokens;
+    if (from.rank() > 0) {
+      on_device.*tokens = memory.Slice(0, begin, begin + batch.rows());
+      stream.CopyBytes(from.raw(), (on_device.*tokens).raw(), from.bytes());
+    }
+    begin += max_rows_;
+  }
+  return on_device;
 }
 
 void Transformer::NormForward(const NormWeights& weights, TensorView x, TensorView y,
@@ -186,11 +215,13 @@ absl::Status Transformer::ForwardLayer(int layer, const TokenBatch& batch,
   if (config_.family == ModelFamily::kLlama)
     RopeForward(heads.qk, batch.positions, config_.rope_base, stream);
   const float scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim()));
+  const TensorView result = narrow() ? s.attention : out;
   absl::Status status =
       attention.Forward(layer, heads.q, heads.k, heads.v, scale,
-                        out.Reshape({batch.rows(), config_.heads, config_.head_dim()}),
+                        result.Reshape({batch.rows(), config_.heads, config_.head_dim()}),
                         store_->Save(at, kLogSumExp), stream);
   if (!status.ok()) return status;
+  if (narrow()) Convert(result, out, stream);
 
   const TensorView middle = store_->Save(at, kMiddle);
   Copy(x, middle, stream);
@@ -200,9 +231,9 @@ absl::Status Transformer::ForwardLayer(int layer, const TokenBatch& batch,
   NormForward(weights.ffn_norm, middle, s.normed, store_->Save(at, kMiddleStatistics), stream);
   LinearForward(weights.ffn_in, s.normed, /*accumulate=*/false, ffn_in, stream);
   ActivationForward(ffn_in, s.hidden, stream);
-  const TensorView result = store_->Save(next, kInput);
-  Copy(middle, result, stream);
-  LinearForward(weights.ffn_out, s.hidden, /*accumulate=*/true, result, stream);
+  const TensorView layer_out = store_->Save(next, kInput);
+  Copy(middle, layer_out, stream);
+  LinearForward(weights.ffn_out, s.hidden, /*accumulate=*/true, layer_out, stream);
   return absl::OkStatus();
 }
 
@@ -237,20 +268,24 @@ absl::Status Transformer::BackwardLayer(int layer, const TokenBatch& batch,
                    out = store_->Load(layer, kAttentionOut, stream);
   const TensorView dout = Narrow(s.dhidden, config_.width);
   LinearBackward(weights.out, gradients.out, out, dx, dout, stream);
+  if (narrow()) Convert(out, s.attention, stream);
+  const TensorView result = narrow() ? s.attention : out;
   Zero(s.dqkv, stream);
   const Heads heads = SplitHeads(config_, qkv), dheads = SplitHeads(config_, s.dqkv);
   const auto by_head = [&](TensorView view) {
     return view.Reshape({batch.rows(), config_.heads, config_.head_dim()});
   };
   const float scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim()));
-  absl::Status status = attention.Backward(layer, heads.q, heads.k, heads.v, by_head(out),
+  absl::Status status = attention.Backward(layer, heads.q, heads.k, heads.v, by_head(result),
                                            store_->Load(layer, kLogSumExp, stream), by_head(dout),
                                            scale, s.delta, dheads.q, dheads.k, dheads.v, stream);
   if (!status.ok()) return status;
   if (config_.family == ModelFamily::kLlama)
     RopeBackward(dheads.qk, batch.positions, config_.rope_base, stream);
+  if (narrow()) Convert(s.dqkv, s.dqkv_compute, stream);
+  const TensorView dqkv = narrow() ? s.dqkv_compute : s.dqkv;
   NormForward(weights.attention_norm, x, s.normed, x_statistics, stream);
-  LinearBackward(weights.qkv, gradients.qkv, s.normed, s.dqkv, s.dnormed, stream);
+  LinearBackward(weights.qkv, gradients.qkv, s.normed, dqkv, s.dnormed, stream);
   NormBackward(weights.attention_norm, gradients.attention_norm, s.dnormed, x, x_statistics, dx,
                stream);
   return absl::OkStatus();
@@ -277,10 +312,11 @@ void Transformer::FinalNorm(const Weights& weights, int64_t rows, Stream& stream
               store_->Save(last, kInputStatistics), stream);
 }
 
-absl::Status Transformer::ForwardBackward(const TokenBatch& batch, AttentionPattern& attention,
+absl::Status Transformer::ForwardBackward(const TokenBatch& tokens, AttentionPattern& attention,
                                           const Weights& weights, const Weights& gradients,
                                           TensorView losses, Stream& stream) {
   LONGSPAN_CHECK(for_training_, "made without a backward pass");
+  const TokenBatch batch = OnDevice(tokens, stream);
   absl::Status status = Forward(batch, attention, weights, stream);
   if (!status.ok()) return status;
   const Scratch s = Rows(batch.rows());
@@ -306,8 +342,9 @@ absl::Status Transformer::ForwardBackward(const TokenBatch& batch, AttentionPatt
   return absl::OkStatus();
 }
 
-absl::Status Transformer::Evaluate(const TokenBatch& batch, AttentionPattern& attention,
+absl::Status Transformer::Evaluate(const TokenBatch& tokens, AttentionPattern& attention,
                                    const Weights& weights, TensorView losses, Stream& stream) {
+  const TokenBatch batch = OnDevice(tokens, stream);
   absl::Status status = Forward(batch, attention, weights, stream);
   if (!status.ok()) return status;
   FinalNorm(weights, batch.rows(), stream);
@@ -316,8 +353,9 @@ absl::Status Transformer::Evaluate(const TokenBatch& batch, AttentionPattern& at
   return absl::OkStatus();
 }
 
-absl::Status Transformer::Logits(const TokenBatch& batch, AttentionPattern& attention,
+absl::Status Transformer::Logits(const TokenBatch& tokens, AttentionPattern& attention,
                                  const Weights& weights, TensorView logits, Stream& stream) {
+  const TokenBatch batch = OnDevice(tokens, stream);
   absl::Status status = Forward(batch, attention, weights, stream);
   if (!status.ok()) return status;
   FinalNorm(weights, batch.rows(), stream);
@@ -326,8 +364,9 @@ absl::Status Transformer::Logits(const TokenBatch& batch, AttentionPattern& atte
   return absl::OkStatus();
 }
 
-absl::Status Transformer::LastLogits(const TokenBatch& batch, AttentionPattern& attention,
+absl::Status Transformer::LastLogits(const TokenBatch& tokens, AttentionPattern& attention,
                                      const Weights& weights, TensorView logits, Stream& stream) {
+  const TokenBatch batch = OnDevice(tokens, stream);
   absl::Status status = Forward(batch, attention, weights, stream);
   if (!status.ok()) return status;
   FinalNorm(weights, batch.rows(), stream);

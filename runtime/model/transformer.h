@@ -3,7 +3,10 @@
 //
 // Every call queues its work on a stream and returns. Gradients are those of the *unscaled sum* of
 // token losses and accumulate; the optimizer applies 1/N once (hybrid data parallelism: a gradient
-// is a sum over tokens). Thread-safety: one thread queues work. Ownership: the transformer owns
+// is a sum over tokens). On the CPU all is f32. On a GPU weights, activations and the residual
+// stream are bf16 (half the memory and traffic; the parameters that an optimizer changes stay f32),
+// and norms' statistics, attention's accumulation, logits, losses and gradients of weights f32.
+// Thread-safety: one thread queues work. Ownership: the transformer owns
 // activations and scratch; weights and gradients are the caller's arenas.
 #ifndef LONGSPAN_RUNTIME_MODEL_TRANSFORMER_H_
 #define LONGSPAN_RUNTIME_MODEL_TRANSFORMER_H_
@@ -21,7 +24,8 @@
 
 namespace longspan {
 
-// The tokens of one micro-batch; views stay valid until the queued work is done.
+// The tokens of one micro-batch, in host memory; a GPU takes them over from there, without stopping
+// the host where the memory is pinned. Views stay valid until the queued work is done.
 struct TokenBatch {
   TensorView ids;        // i32 (rows)
   TensorView positions;  // i32 (rows): position in the sequence
@@ -39,37 +43,46 @@ class Transformer {
 
   const ModelConfig& config() const { return config_; }
 
-  // Losses of every row go to `losses`, f32 (rows); gradients are added to `gradients`.
+  // Losses of every row go to `losses`, f32 (rows) on the device; gradients are added to
+  // `gradients`.
   absl::Status ForwardBackward(const TokenBatch& batch, AttentionPattern& attention,
                                const Weights& weights, const Weights& gradients, TensorView losses,
                                Stream& stream);
   // Losses alone.
   absl::Status Evaluate(const TokenBatch& batch, AttentionPattern& attention,
                         const Weights& weights, TensorView losses, Stream& stream);
-  // Logits of the last row: f32 (1, vocab).
+  // Logits of the last row: f32 (1, vocab), on the device.
   absl::Status LastLogits(const TokenBatch& batch, AttentionPattern& attention,
                           const Weights& weights, TensorView logits, Stream& stream);
-  // Logits of every row: f32 (rows, vocab). For checks against other implementations.
+  // Logits of every row: f32 (rows, vocab), on the device. For checks against other
+  // implementations.
   absl::Status Logits(const TokenBatch& batch, AttentionPattern& attention, const Weights& weights,
                       TensorView logits, Stream& stream);
 
  private:
-  explicit Transformer(const ModelConfig& config) : config_(config) {}
+  Transformer(const ModelConfig& config, DType compute) : config_(config), compute_(compute) {}
 
-  // Scratch that no two uses need at once; f32, for max_rows tokens.
+  // Scratch that no two uses need at once, for max_rows tokens. Of the dtype that is computed in
+  // where none is named.
   struct Scratch {
-    Buffer buffer;
     TensorView normed;     // (rows, width): output of a norm
     TensorView hidden;     // (rows, ffn): activation of the feed-forward part
     TensorView dresidual;  // (rows, width): gradient of the residual stream
     TensorView dnormed;    // (rows, width)
     TensorView dhidden;    // (rows, max(ffn, width))
-    TensorView dqkv;       // (rows, qkv_width)
-    TensorView delta;      // (rows, heads)
-    TensorView logits;     // (chunk, vocab)
+    TensorView dqkv;       // f32 (rows, qkv_width)
+    TensorView delta;      // f32 (rows, heads)
+    // On a GPU alone: attention gives f32, products take bf16; and the tokens' twin there.
+    TensorView attention;     // f32 (rows, width): output of attention
+    TensorView dqkv_compute;  // (rows, qkv_width)
+    TensorView tokens;        // i32 (rows, 3)
+    TensorView logits;        // f32 (chunk, vocab)
   };
   // The scratch tensors cut to a micro-batch.
   Scratch Rows(int64_t rows) const;
+  bool narrow() const { return compute_ != DType::kF32; }
+  // The tokens where the device reads them.
+  TokenBatch OnDevice(const TokenBatch& batch, Stream& stream) const;
 
   int activation_layer(int layer) const { return for_training_ ? layer : layer % 2; }
   absl::Status Forward(const TokenBatch& batch, AttentionPattern& attention, const Weights& weights,
@@ -88,9 +101,11 @@ class Transformer {
   void ActivationForward(TensorView x, TensorView y, Stream& stream) const;
 
   ModelConfig config_;
+  const DType compute_;
   bool for_training_ = true;
   int64_t max_rows_ = 0;
   std::unique_ptr<ActivationStore> store_;
+  Buffer scratch_buffer_;
   Scratch scratch_;
 };
 

@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/device/check.h"
+#include "kernels/elementwise.h"
 
 namespace longspan {
 namespace {
@@ -108,33 +109,59 @@ Weights WeightsIn(const ModelConfig& config, const ParameterLayout& layout, Tens
   return weights;
 }
 
+DType ComputeTypeOf(const Device& device) {
+  return device.kind() == DeviceKind::kCpu ? DType::kF32 : DType::kBF16;
+}
+
 void InitializeWeights(const ModelConfig& config, const ParameterLayout& layout, uint64_t seed,
-                       TensorView arena, Stream& stream) {
+                       TensorView arena, ThreadPool& threads) {
   const float residual_deviation = 0.02f / std::sqrt(2.0f * static_cast<float>(config.layers));
-  stream.Launch("initialize", [device = &stream.device(), layout, seed, arena, residual_deviation] {
-    float* values = arena.data<float>();
-    std::fill(values, values + arena.elements(), 0.0f);
-    for (size_t tensor = 0; tensor < layout.specs().size(); ++tensor) {
-      const ParameterSpec& spec = layout.specs()[tensor];
-      float* begin = values + layout.offset(static_cast<int64_t>(tensor));
-      const int64_t elements = spec.elements();
-      if (spec.shape.size() < 2) {
-        std::fill(begin, begin + elements, absl::EndsWith(spec.name, ".bias") ? 0.0f : 1.0f);
-        continue;
-      }
-      const bool residual = absl::EndsWith(spec.name, "o_proj.weight") ||
-                            absl::EndsWith(spec.name, "down_proj.weight") ||
-                            absl::EndsWith(spec.name, "c_proj.weight");
-      const float deviation = residual ? residual_deviation : 0.02f;
-      const uint64_t key = Mix(seed ^ HashOfName(spec.name));
-      constexpr int64_t kTask = 1 << 16;
-      device->threads().ParallelFor((elements + kTask - 1) / kTask, [=](int64_t task) {
-        const int64_t end = std::min(elements, (task + 1) * kTask);
-        for (int64_t i = task * kTask; i < end; ++i)
-          begin[i] = deviation * NormalAt(key, static_cast<uint64_t>(i));
-      });
+  float* values = arena.data<float>();
+  std::fill(values, values + arena.elements(), 0.0f);
+  for (size_t tensor = 0; tensor < layout.specs().size(); ++tensor) {
+    const ParameterSpec& spec = layout.specs()[tensor];
+    float* begin = values + layout.offset(static_cast<int64_t>(tensor));
+    const int64_t elements = spec.elements();
+    if (spec.shape.size() < 2) {
+      std::fill(begin, begin + elements, absl::EndsWith(spec.name, ".bias") ? 0.0f : 1.0f);
+      continue;
     }
-  });
+    const bool residual = absl::EndsWith(spec.name, "o_proj.weight") ||
+                          absl::EndsWith(spec.name, "down_proj.weight") ||
+                          absl::EndsWith(spec.name, "c_proj.weight");
+    const float deviation = residual ? residual_deviation : 0.02f;
+    const uint64_t key = Mix(seed ^ HashOfName(spec.name));
+    constexpr int64_t kTask = 1 << 16;
+    threads.ParallelFor((elements + kTask - 1) / kTask, [=](int64_t task) {
+      const int64_t end = std::min(elements, (task + 1) * kTask);
+      for (int64_t i = task * kTask; i < end; ++i)
+        begin[i] = deviation * NormalAt(key, static_cast<uint64_t>(i));
+    });
+  }
+}
+
+absl::StatusOr<Buffer> UploadWeights(TensorView arena, Stream& stream) {
+  constexpr int64_t kChunk = int64_t{16} << 20;  // elements
+  Device& device = stream.device();
+  const DType dtype = ComputeTypeOf(device);
+  const int64_t elements = arena.elements();
+  absl::StatusOr<Buffer> weights =
+      Buffer::Allocate(device.memory(), elements * SizeOf(dtype), "parameters", Placement::kDevice);
+  if (!weights.ok()) return weights.status();
+  absl::StatusOr<Buffer> chunk =
+      Buffer::Allocate(device.memory(), std::min(kChunk, elements) * SizeOf(DType::kF32),
+                       "parameters", Placement::kDevice);
+  if (!chunk.ok()) return chunk.status();
+  const TensorView all = weights->Tensor(dtype, {elements});
+  for (int64_t begin = 0; begin < elements; begin += kChunk) {
+    const int64_t end = std::min(elements, begin + kChunk);
+    const TensorView from = arena.Slice(0, begin, end);
+    const TensorView wide = chunk->Tensor(DType::kF32, {end - begin});
+    stream.CopyBytes(from.raw(), wide.raw(), from.bytes());
+    Convert(wide, all.Slice(0, begin, end), stream);
+  }
+  if (absl::Status status = stream.Synchronize(); !status.ok()) return status;
+  return weights;
 }
 
 }  // namespace longspan

@@ -6,8 +6,11 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/status/statusor.h"
+#include "kernels/device/memory.h"
 #include "kernels/device/stream.h"
 #include "kernels/device/tensor_view.h"
+#include "kernels/device/thread_pool.h"
 #include "parallel/parameter_layout.h"
 #include "runtime/model/model_config.h"
 
@@ -43,14 +46,22 @@ struct Weights {
   TensorView head;  // (vocab, width); the embedding itself where tied
 };
 
-// `arena`: f32, layout.arena_elements() elements.
+// What a device computes in: the dtype of activations and of the weights beside them. f32 on the
+// CPU, bf16 on a GPU; gradients of weights are f32 everywhere.
+DType ComputeTypeOf(const Device& device);
+
+// `arena`: layout.arena_elements() elements, f32, or on a GPU bf16 to compute with.
 Weights WeightsIn(const ModelConfig& config, const ParameterLayout& layout, TensorView arena);
 
 // Fills the arena: normal(0, 0.02), residual projections divided by sqrt(2 * layers), norms 1,
-// biases and padding 0. Each value depends on (seed, tensor name, element) alone. Queued on
-// `stream`.
+// biases and padding 0. Each value depends on (seed, tensor name, element) alone. `arena`: f32, in
+// host memory.
 void InitializeWeights(const ModelConfig& config, const ParameterLayout& layout, uint64_t seed,
-                       TensorView arena, Stream& stream);
+                       TensorView arena, ThreadPool& threads);
+
+// What Transformer computes with on the stream's device, from f32 values in host memory; tag
+// "parameters". Waits for the stream.
+absl::StatusOr<Buffer> UploadWeights(TensorView arena, Stream& stream);
 
 }  // namespace longspan
 

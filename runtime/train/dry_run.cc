@@ -71,8 +71,11 @@ absl::StatusOr<Estimate> Sample(const RunConfig& config, const Dataset& dataset,
     }
     e.worst_gap = std::max(e.worst_gap, plan->certificate.gap);
     e.mean_gap += plan->certificate.gap;
-    for (int64_t bytes : RingBytesByRank(*plan, AttentionOf(config),
-                                         {model.heads, model.kv_heads, model.head_dim()}))
+    for (int64_t bytes :
+         RingBytesByRank(*plan,
+                         AttentionOf(config, config.run.device == "cuda" ? DeviceKind::kCuda
+                                                                         : DeviceKind::kCpu),
+                         {model.heads, model.kv_heads, model.head_dim()}))
       e.ring_bytes += model.layers * bytes;
   }
   e.mean_gap /= static_cast<double>(e.steps);

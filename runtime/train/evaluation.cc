@@ -12,7 +12,7 @@ namespace longspan {
 absl::StatusOr<Evaluation> Evaluation::Create(const Dataset& data, int64_t tokens,
                                               const Planner& planner, PlanRequest request,
                                               const AttentionOptions& attention, int rank,
-                                              MemoryTable& memory) {
+                                              Device& device) {
   Evaluation evaluation;
   evaluation.attention_ = attention;
   const std::vector<SequenceRef>& all = data.validation();
@@ -30,38 +30,38 @@ absl::StatusOr<Evaluation> Evaluation::Create(const Dataset& data, int64_t token
   if (!plan.ok()) return plan.status();
   evaluation.plan_ = *std::move(plan);
   absl::StatusOr<std::vector<MicroBatchInputs>> inputs =
-      ReadStepInputs(evaluation.plan_, rank, chosen, data, memory);
+      ReadStepInputs(evaluation.plan_, rank, chosen, data, device.memory());
   if (!inputs.ok()) return inputs.status();
   evaluation.inputs_ = *std::move(inputs);
+  absl::Status status = evaluation.buffers_.Take(evaluation.inputs_, device);
+  if (!status.ok()) return status;
   return evaluation;
 }
 
 absl::StatusOr<double> Evaluation::Run(Transformer& model, const Weights& weights,
-                                       TensorView losses, Transport& transport,
-                                       RingWorkspace& workspace, Stream& stream) {
+                                       Transport& transport, RingWorkspace& workspace,
+                                       Stream& stream, Stream& host) {
   auto sum = std::make_shared<double>(0.0);
   std::vector<std::unique_ptr<PlannedAttention>> patterns;  // alive while the work is queued
-  int32_t micro_batch = 0;
-  for (const MicroBatchInputs& inputs : inputs_) {
+  Event summed;
+  for (size_t i = 0; i < inputs_.size(); ++i) {
+    const MicroBatchInputs& inputs = inputs_[i];
     const StreamSpan span(
-        stream, {.name = "micro-batch", .kind = TraceKind::kTask, .micro_batch = micro_batch++});
+        stream,
+        {.name = "micro-batch", .kind = TraceKind::kTask, .micro_batch = static_cast<int32_t>(i)});
     patterns.push_back(std::make_unique<PlannedAttention>(inputs.ring, inputs.whole, attention_,
                                                           transport, workspace));
-    const TensorView rows = losses.Slice(0, 0, inputs.batch.rows());
-    absl::Status status = model.Evaluate(inputs.batch, *patterns.back(), weights, rows, stream);
+    absl::Status status =
+        model.Evaluate(inputs.batch, *patterns.back(), weights, buffers_.Losses(i), stream);
     if (!status.ok()) return status;
-    QueueLossSum(rows, sum, stream);
+    summed = buffers_.QueueLossSum(i, sum, stream);
   }
-  transport.AllReduceSum(TensorView::Of(sum.get(), {1}), stream);
-  if (absl::Status status = stream.Synchronize(); !status.ok()) return status;
+  if (stream.kind() != DeviceKind::kCpu) host.WaitFor(summed);
+  transport.AllReduceSum(TensorView::Of(sum.get(), {1}), host);
+  absl::Status status = stream.Synchronize();
+  status.Update(host.Synchronize());
+  if (!status.ok()) return status;
   return *sum / static_cast<double>(tokens());
-}
-
-void QueueLossSum(TensorView losses, std::shared_ptr<double> sum, Stream& stream) {
-  stream.Launch("loss sum", [losses, sum = std::move(sum)] {
-    const float* values = losses.data<float>();
-    *sum = std::accumulate(values, values + losses.elements(), *sum);
-  });
 }
 
 }  // namespace longspan

@@ -26,24 +26,22 @@ class Evaluation {
   static absl::StatusOr<Evaluation> Create(const Dataset& data, int64_t tokens,
                                            const Planner& planner, PlanRequest request,
                                            const AttentionOptions& attention, int rank,
-                                           MemoryTable& memory);
+                                           Device& device);
 
   // Targets; 0: the data has no validation sequences, and Run must not be called.
   int64_t tokens() const { return plan_.total_tokens(); }
 
-  // Collective, waits for `stream`. The mean loss over all targets. `losses`: f32, a row for each
-  // of a micro-batch, scratch.
-  absl::StatusOr<double> Run(Transformer& model, const Weights& weights, TensorView losses,
-                             Transport& transport, RingWorkspace& workspace, Stream& stream);
+  // Collective, waits for both streams. The mean loss over all targets. `host`: a stream of the
+  // CPU, or `stream` itself where that is one.
+  absl::StatusOr<double> Run(Transformer& model, const Weights& weights, Transport& transport,
+                             RingWorkspace& workspace, Stream& stream, Stream& host);
 
  private:
   AttentionOptions attention_;
   StepPlan plan_;
   std::vector<MicroBatchInputs> inputs_;  // of this rank
+  StepBuffers buffers_;                   // theirs
 };
-
-// Adds the losses of `rows` rows to *sum, in the stream's order.
-void QueueLossSum(TensorView losses, std::shared_ptr<double> sum, Stream& stream);
 
 }  // namespace longspan
 

@@ -26,8 +26,6 @@ absl::Status NormRecorder::Open(const std::string& path, const RunConfig& config
   return absl::OkStatus();
 }
 
-double NormRecorder::TakeAdamSum() { return std::exchange(adam_sum_, 0); }
-
 absl::Status NormRecorder::RecordAdamSum(double sum) {
   if (last_step_ < 0 || !adam_ || std::isnan(last_.l1)) return absl::OkStatus();
   // The pass sees clipped gradients.
@@ -51,11 +49,10 @@ absl::Status NormRecorder::Record(int64_t step, const GradientNorms& norms,
   return log_.Write(step, last_);
 }
 
-absl::Status NormRecorder::Finish(Transport& transport, Stream& stream) {
-  double sum = TakeAdamSum();
-  transport.AllReduceSum(TensorView::Of(&sum, {1}), stream);
+absl::Status NormRecorder::Finish(double adam_sum, Transport& transport, Stream& stream) {
+  transport.AllReduceSum(TensorView::Of(&adam_sum, {1}), stream);
   if (absl::Status status = stream.Synchronize(); !status.ok()) return status;
-  return RecordAdamSum(sum);
+  return RecordAdamSum(adam_sum);
 }
 
 }  // namespace longspan

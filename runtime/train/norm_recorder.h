@@ -24,26 +24,21 @@ class NormRecorder {
   absl::Status Open(const std::string& path, const RunConfig& config, const std::string& schedule,
                     int64_t step);
 
-  // f64 (1): where the update pass adds this rank's part; zero before it.
-  TensorView adam_sum() { return TensorView::Of(&adam_sum_, {1}); }
-  // This rank's part of the update before, to be added up over ranks. Resets it.
-  double TakeAdamSum();
-
-  // On rank 0, after a step's all-reduce: the sum of all ranks' TakeAdamSum, of the update before.
+  // On rank 0, after a step's all-reduce: what all ranks' update passes measured (adam_sum of
+  // ShardedOptimizer::Update), in the update before.
   absl::Status RecordAdamSum(double sum);
   // On rank 0: update `step`, counted from 0.
   absl::Status Record(int64_t step, const GradientNorms& norms, const StepMetrics& metrics,
                       int64_t targets);
 
-  // Collective: completes the last update's row.
-  absl::Status Finish(Transport& transport, Stream& stream);
+  // Collective, on a stream of the CPU: completes the last update's row with the ranks' `adam_sum`.
+  absl::Status Finish(double adam_sum, Transport& transport, Stream& stream);
 
  private:
   NormLog log_;
   NormRecord last_;
   int64_t last_step_ = -1;
   bool adam_ = false;
-  double adam_sum_ = 0;
 };
 
 }  // namespace longspan

@@ -57,8 +57,9 @@ absl::Status RestoreFrom(FileSystem& files, const FoundCheckpoint& found,
   absl::StatusOr<std::string> schedule = ScheduleOnResume(*saved, values, config, &schedule_change);
   if (!schedule.ok()) return schedule.status();
   if (!schedule_change.empty()) changed->push_back(schedule_change);
-  if (absl::Status status = (*restore)->Restore(state.Regions(), notes); !status.ok())
-    return status;
+  const absl::Status read = state.Restore(
+      [&](const std::vector<StateRegion>& regions) { return (*restore)->Restore(regions, notes); });
+  if (!read.ok()) return read;
   *changes = *std::move(changed);
   run.step = saved->step;
   run.updates = saved->updates;

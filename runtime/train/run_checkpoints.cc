@@ -203,6 +203,7 @@ class Saver : public RunCheckpoints {
     lazy.pool_bytes = config_.pool << 20;
     lazy.in_flight = static_cast<int>(config_.in_flight);
     lazy.timeout = absl::Seconds(config_.timeout);
+    lazy.copy = state_.Copier();
     absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> writer = LazyCheckpointWriter::Open(
         *files_, options, lazy, state_.Regions(), device_.memory(), transport_);
     if (absl::Status status = Agree(transport_, writer.status()); !status.ok()) return status;
@@ -306,8 +307,12 @@ class Saver : public RunCheckpoints {
   // Synchronous. Errors that all ranks have are warned of and counted.
   absl::Status SaveNow(const RunState& run) {
     const Clock::time_point begin = Clock::now();
-    absl::StatusOr<SaveReport> report =
-        synchronous_->Save(run.step, state_.Regions(), run.ToJson());
+    absl::StatusOr<SaveReport> report = absl::UnknownError("not saved");
+    const absl::Status copied = state_.Save([&](const std::vector<StateRegion>& regions) {
+      report = synchronous_->Save(run.step, regions, run.ToJson());
+      return report.status();
+    });
+    if (!copied.ok()) report = copied;
     clock_.Begun();
     const absl::Status status = Agree(transport_, report.status());
     requested_step_ = run.step;

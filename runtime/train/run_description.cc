@@ -13,7 +13,7 @@ namespace longspan {
 
 absl::StatusOr<double> MeasurePeakOfAllRanks(Transport& transport, Stream& stream) {
   if (absl::Status status = transport.Barrier(); !status.ok()) return status;
-  absl::StatusOr<double> peak = MeasureGemmPeak(/*size=*/768, /*rounds=*/5, stream);
+  absl::StatusOr<double> peak = MeasurePeak(stream);
   if (absl::Status status = Agree(transport, peak.status()); !status.ok()) return status;
   absl::StatusOr<std::vector<std::string>> all =
       transport.AllGatherBytes(std::string(reinterpret_cast<const char*>(&*peak), sizeof(double)));

@@ -117,9 +117,9 @@ OptimizerConfig OptimizerOf(const RunConfig& config) {
                      config.optimizer.weight_decay};
 }
 
-AttentionOptions AttentionOf(const RunConfig& config) {
-  return {.wire = config.attention.wire == "bf16" ? DType::kBF16 : DType::kF32,
-          .window = config.attention.window};
+AttentionOptions AttentionOf(const RunConfig& config, DeviceKind device) {
+  const bool narrow = config.attention.wire == "bf16" || device == DeviceKind::kCuda;
+  return {.wire = narrow ? DType::kBF16 : DType::kF32, .window = config.attention.window};
 }
 
 absl::StatusOr<HeadParallelism> HeadsOf(const RunConfig& config, const ModelConfig& model,

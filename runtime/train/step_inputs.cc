@@ -1,5 +1,7 @@
 #include "runtime/train/step_inputs.h"
 
+#include <cstring>
+#include <numeric>
 #include <utility>
 
 #include "kernels/device/check.h"
@@ -15,7 +17,7 @@ absl::StatusOr<MicroBatchInputs> ReadMicroBatch(const StepPlan& plan, int rank,
   inputs.ring = RingOf(plan, rank, micro_batch);
   const int64_t rows = micro_batch.tokens();
   absl::StatusOr<Buffer> buffer =
-      Buffer::Allocate(memory, 3 * rows * SizeOf(DType::kI32), "tokens", Placement::kPinnedHost);
+      Buffer::Allocate(memory, 3 * rows * SizeOf(DType::kI32), "tokens", Placement::kHost);
   if (!buffer.ok()) return buffer.status();
   inputs.buffer = *std::move(buffer);
   inputs.batch.ids = inputs.buffer.Tensor(DType::kI32, {rows});
@@ -58,6 +60,57 @@ absl::StatusOr<std::vector<MicroBatchInputs>> ReadStepInputs(
     inputs.push_back(*std::move(next));
   }
   return inputs;
+}
+
+absl::Status StepBuffers::Take(std::vector<MicroBatchInputs>& inputs, Device& device) {
+  begins_.assign(1, 0);
+  for (const MicroBatchInputs& each : inputs) begins_.push_back(begins_.back() + each.batch.rows());
+  const int64_t rows = begins_.back();
+  // Some more than is asked for, so that the next larger step needs no other.
+  const auto with_room = [](int64_t bytes) { return bytes + bytes / 4; };
+  if (const int64_t bytes = rows * SizeOf(DType::kF32); losses_.bytes() < bytes) {
+    losses_ = MirroredBuffer();
+    absl::StatusOr<MirroredBuffer> losses =
+        MirroredBuffer::Allocate(device, with_room(bytes), "losses");
+    if (!losses.ok()) return losses.status();
+    losses_ = *std::move(losses);
+  }
+  if (device.kind() == DeviceKind::kCpu) return absl::OkStatus();
+  if (const int64_t bytes = 3 * rows * SizeOf(DType::kI32); tokens_.bytes() < bytes) {
+    tokens_ = Buffer();
+    absl::StatusOr<Buffer> tokens =
+        Buffer::Allocate(device.memory(), with_room(bytes), "tokens", Placement::kPinnedHost);
+    if (!tokens.ok()) return tokens.status();
+    tokens_ = *std::move(tokens);
+  }
+  int64_t offset = 0;
+  for (MicroBatchInputs& each : inputs) {
+    for (TensorView* view : {&each.batch.ids, &each.batch.positions, &each.batch.targets}) {
+      const TensorView pinned = tokens_.Tensor(DType::kI32, {view->dim(0)}, offset);
+      std::memcpy(pinned.raw(), view->raw(), static_cast<size_t>(view->bytes()));
+      offset += view->bytes();
+      *view = pinned;
+    }
+    each.buffer = Buffer();
+  }
+  return absl::OkStatus();
+}
+
+TensorView StepBuffers::Losses(size_t index) const {
+  return losses_.OnDevice(DType::kF32, {begins_[index + 1] - begins_[index]},
+                          begins_[index] * SizeOf(DType::kF32));
+}
+
+Event StepBuffers::QueueLossSum(size_t index, std::shared_ptr<double> sum, Stream& stream) const {
+  const int64_t begin = begins_[index] * SizeOf(DType::kF32);
+  const int64_t rows = begins_[index + 1] - begins_[index];
+  losses_.ToHost(begin, rows * SizeOf(DType::kF32), stream);
+  return stream.RunOnHost(
+      "loss sum", [losses = losses_.OnHost(DType::kF32, {rows}, begin), sum = std::move(sum)] {
+        const float* values = losses.data<float>();
+        *sum = std::accumulate(values, values + losses.elements(), *sum);
+        return absl::OkStatus();
+      });
 }
 
 }  // namespace longspan

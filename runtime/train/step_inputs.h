@@ -4,11 +4,14 @@
 #define LONGSPAN_RUNTIME_TRAIN_STEP_INPUTS_H_
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "kernels/device/memory.h"
+#include "kernels/device/mirrored_buffer.h"
+#include "kernels/device/stream.h"
 #include "parallel/plan.h"
 #include "parallel/ring_layout.h"
 #include "runtime/data/dataset.h"
@@ -30,6 +33,25 @@ struct MicroBatchInputs {
 absl::StatusOr<std::vector<MicroBatchInputs>> ReadStepInputs(
     const StepPlan& plan, int rank, const std::vector<SequenceRef>& sequences,
     const Dataset& dataset, MemoryTable& memory);
+
+// What the micro-batches of one step need of memory that host and device share: on a GPU tokens in
+// pinned memory, so that copying them does not stop the host, and everywhere losses of all rows.
+// Grows with the steps and is kept.
+class StepBuffers {
+ public:
+  // For these inputs, whose views are turned to memory kept here where that is better. Call it
+  // while no work of an earlier step is queued.
+  absl::Status Take(std::vector<MicroBatchInputs>& inputs, Device& device);
+  // Of micro-batch `index`: f32 (rows), on the device.
+  TensorView Losses(size_t index) const;
+  // Adds them to *sum on the host, in the stream's order; done when the event is.
+  Event QueueLossSum(size_t index, std::shared_ptr<double> sum, Stream& stream) const;
+
+ private:
+  std::vector<int64_t> begins_;  // first row of each micro-batch, and the end of the last
+  MirroredBuffer losses_;
+  Buffer tokens_;  // pinned; on a GPU alone
+};
 
 }  // namespace longspan
 

@@ -17,18 +17,19 @@ namespace longspan {
 class Mark {
  public:
   void Queue(Stream& stream) const {
-    stream.Launch("mark", [point = point_] {
+    stream.RunOnHost("mark", [point = point_] {
       point->time = std::chrono::steady_clock::now();
       timespec cpu{};
       clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu);
       point->cpu_seconds =
           static_cast<double>(cpu.tv_sec) + 1e-9 * static_cast<double>(cpu.tv_nsec);
+      return absl::OkStatus();
     });
   }
   double SecondsAfter(const Mark& earlier) const {
     return std::chrono::duration<double>(point_->time - earlier.point_->time).count();
   }
-  // Processor seconds of the thread that does the stream's work.
+  // Processor seconds of the thread that does the stream's work, on a GPU its work on the host.
   double CpuSecondsAfter(const Mark& earlier) const {
     return point_->cpu_seconds - earlier.point_->cpu_seconds;
   }

@@ -60,6 +60,7 @@ absl::StatusOr<std::unique_ptr<TierSaver>> TierSaver::Open(Setting setting,
   LazyOptions lazy;
   lazy.in_flight = 1;  // another one would be another copy
   lazy.timeout = absl::Seconds(config.timeout);
+  lazy.copy = state.Copier();
   lazy.pool_bytes = memory ? kMemoryPool : config.pool << 20;
   absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> writer =
       OpenTier(*saver->files_, saver->setting_.run, saver->setting_.generation,

@@ -5,11 +5,13 @@
 #include <chrono>
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "kernels/device/mirrored_buffer.h"
 #include "kernels/device/trace.h"
 #include "kernels/elementwise.h"
 #include "optim/gradient_norms.h"
@@ -67,7 +69,11 @@ class Trainer {
         metrics_(folder_.metrics()),
         log_(transport.rank() == 0 ? RunLog::ToStandardError() : RunLog::Silent()),
         trace_(request.trace, transport, device),
-        stream_(device.CreateStream("compute")) {}
+        host_device_(device.kind() == DeviceKind::kCpu ? nullptr : Device::OpenCpu(1)),
+        stream_(device.CreateStream("compute")) {
+    device.set_deterministic(config_.run.deterministic);
+    if (host_device_ != nullptr) host_stream_.emplace(host_device_->CreateStream("host"));
+  }
 
   absl::Status SetUp();
   absl::Status Run();
@@ -78,6 +84,21 @@ class Trainer {
 
  private:
   bool leader() const { return transport_.rank() == 0; }
+  // Where figures are reduced: a CPU's stream, which on the CPU is the one that computes.
+  Stream& host() { return host_stream_.has_value() ? *host_stream_ : stream_; }
+  absl::Status SynchronizeBoth() {
+    absl::Status status = stream_.Synchronize();
+    if (host_stream_.has_value()) status.Update(host_stream_->Synchronize());
+    return status;
+  }
+  // What the device sums up for the host, f64: the gradient's statistics, then the update's own
+  // measure of it.
+  TensorView figures(int64_t begin, int64_t count) const {
+    return figures_.OnDevice(DType::kF64, {count}, begin * SizeOf(DType::kF64));
+  }
+  const double* figures_on_host() const {
+    return figures_.OnHost(DType::kF64, {kFigures}).data<double>();
+  }
   RankSeconds rank_seconds() { return {sums_.data() + kRankSecondsSum, transport_.size()}; }
 
   // Set-up, in order.
@@ -125,7 +146,9 @@ class Trainer {
   Evaluation evaluation_;
   std::unique_ptr<CostRefit> refit_;  // none: the cost model stays
 
-  Buffer losses_buffer_;
+  static constexpr int64_t kFigures = kGradientStatistics + 1;
+  MirroredBuffer figures_;
+  StepBuffers step_buffers_;
   std::vector<double> sums_;  // of the step's one small all-reduce
   RingWorkspace ring_workspace_;
   std::vector<std::unique_ptr<PlannedAttention>>
@@ -139,7 +162,9 @@ class Trainer {
   bool stop_agreed_ = false;
   RunTrace trace_;
 
-  Stream stream_;  // last: its queued work may use all of the above
+  const std::unique_ptr<Device> host_device_;  // beside a GPU
+  Stream stream_;                              // last: its queued work may use all of the above
+  std::optional<Stream> host_stream_;
 };
 
 absl::Status Trainer::OpenAll() {
@@ -194,10 +219,10 @@ absl::Status Trainer::SetUp() {
         Transformer::Create(run_.model, rows, true, device_);
     if (!model.ok()) return model.status();
     model_ = *std::move(model);
-    absl::StatusOr<Buffer> losses =
-        Buffer::Allocate(device_.memory(), rows * SizeOf(DType::kF32), "losses");
-    if (!losses.ok()) return losses.status();
-    losses_buffer_ = *std::move(losses);
+    absl::StatusOr<MirroredBuffer> figures =
+        MirroredBuffer::Allocate(device_, kFigures * SizeOf(DType::kF64), "figures");
+    if (!figures.ok()) return figures.status();
+    figures_ = *std::move(figures);
     sums_.assign(kRankSecondsSum + RankSeconds::kFigures * transport_.size(), 0.0);
     return absl::OkStatus();
   };
@@ -213,7 +238,7 @@ absl::Status Trainer::SetUp() {
     if (!request.ok()) return request.status();
     absl::StatusOr<Evaluation> made = Evaluation::Create(
         *dataset_, config_.metrics.evaluate_tokens, *planner_, *std::move(request),
-        AttentionOf(config_), transport_.rank(), device_.memory());
+        AttentionOf(config_, device_.kind()), transport_.rank(), device_);
     if (made.ok()) evaluation_ = *std::move(made);
     return made.status();
   };
@@ -238,15 +263,16 @@ absl::Status Trainer::StartOrRestore() {
   if (restored) {
     state_->GatherParameters(stream_);
   } else {
-    InitializeWeights(run_.model, state_->layout(), static_cast<uint64_t>(config_.run.seed),
-                      state_->parameter_arena(), stream_);
+    const auto fill = [&](TensorView arena) -> absl::Status {
+      InitializeWeights(run_.model, state_->layout(), static_cast<uint64_t>(config_.run.seed),
+                        arena, device_.threads());
+      if (config_.model.init == "random") return absl::OkStatus();
+      return Agree(transport_,
+                   ReadHuggingFaceWeights(config_.model.init, run_.model, state_->layout(), arena));
+    };
+    if (absl::Status status = state_->SetParameters(fill, stream_); !status.ok()) return status;
   }
   if (absl::Status status = stream_.Synchronize(); !status.ok()) return status;
-  if (!restored && config_.model.init != "random") {
-    const absl::Status read = ReadHuggingFaceWeights(config_.model.init, run_.model,
-                                                     state_->layout(), state_->parameter_arena());
-    if (absl::Status status = Agree(transport_, read); !status.ok()) return status;
-  }
 
   absl::StatusOr<std::unique_ptr<RunCheckpoints>> checkpoints =
       RunCheckpoints::Open(config_, folder_, *state_, transport_, device_, metrics_, *log_);
@@ -304,10 +330,13 @@ absl::Status Trainer::Update(const StepSumVector& sums, int64_t targets, bool la
   const OptimizerStep step{metrics.rate, metrics.clip_factor / static_cast<double>(targets),
                            run_.updates};
   const StreamSpan span(stream_, {"update", TraceKind::kUpdate});
+  const TensorView adam_sum = figures(kGradientStatistics, 1);
+  Zero(adam_sum, stream_);
   // A run that ends saves what it then has.
   const bool saved = last || sums[kStopVotesSum] > 0 ||
                      checkpoints_->WantsContentSums(run_.step + 1, sums_.data() + kSaveVotesSum);
-  state_->Update(step, checkpoints_->Gates(stream_), stream_, norms_.adam_sum(), saved);
+  state_->Update(step, checkpoints_->Gates(stream_), stream_, adam_sum, saved);
+  figures_.ToHost(0, figures_.bytes(), stream_);
   return absl::OkStatus();
 }
 
@@ -315,6 +344,8 @@ absl::Status Trainer::Step(PreparedStep& current, PreparedStep* next) {
   const Clock::time_point begin = Clock::now();
   const int64_t targets = current.plan.total_tokens();
   const int64_t exchanged_before = transport_.exchanged_bytes();
+  if (absl::Status status = step_buffers_.Take(current.inputs, device_); !status.ok())
+    return status;
   StepMetrics metrics;
   Mark start, computed, reduced, updated;
   std::vector<Mark> micro_batches;  // the end of each, after the begin of the first
@@ -324,33 +355,40 @@ absl::Status Trainer::Step(PreparedStep& current, PreparedStep* next) {
 
   start.Queue(stream_);
   const auto waited_before = std::make_shared<double>(0.0);
-  stream_.Launch("mark", [this, waited_before] { *waited_before = stream_.waited_seconds(); });
+  stream_.RunOnHost("mark", [this, waited_before] {
+    *waited_before = stream_.waited_seconds();
+    return absl::OkStatus();
+  });
   {
     const StreamSpan span(stream_, {"zero gradients", TraceKind::kTask});
     Zero(state_->gradient_arena(), stream_);
   }
+  Zero(figures(0, kGradientStatistics), stream_);
   if (refit_ != nullptr) micro_batches.emplace_back().Queue(stream_);
-  int32_t micro_batch = 0;
-  for (const MicroBatchInputs& inputs : current.inputs) {
+  for (size_t i = 0; i < current.inputs.size(); ++i) {
+    const MicroBatchInputs& inputs = current.inputs[i];
     const StreamSpan span(
-        stream_, {.name = "micro-batch", .kind = TraceKind::kTask, .micro_batch = micro_batch++});
-    patterns_.push_back(std::make_unique<PlannedAttention>(
-        inputs.ring, inputs.whole, AttentionOf(config_), transport_, ring_workspace_));
-    const TensorView losses = losses_buffer_.Tensor(DType::kF32, {inputs.batch.rows()});
-    absl::Status status = model_->ForwardBackward(
-        inputs.batch, *patterns_.back(), state_->weights(), state_->gradients(), losses, stream_);
+        stream_,
+        {.name = "micro-batch", .kind = TraceKind::kTask, .micro_batch = static_cast<int32_t>(i)});
+    patterns_.push_back(std::make_unique<PlannedAttention>(inputs.ring, inputs.whole,
+                                                           AttentionOf(config_, device_.kind()),
+                                                           transport_, ring_workspace_));
+    absl::Status status =
+        model_->ForwardBackward(inputs.batch, *patterns_.back(), state_->weights(),
+                                state_->gradients(), step_buffers_.Losses(i), stream_);
     if (!status.ok()) return status;
-    QueueLossSum(losses, loss_sum, stream_);
+    step_buffers_.QueueLossSum(i, loss_sum, stream_);
     if (refit_ != nullptr) micro_batches.emplace_back().Queue(stream_);
   }
   computed.Queue(stream_);
-  stream_.Launch("busy", [this, start, computed, waited_before] {
+  stream_.RunOnHost("busy", [this, start, computed, waited_before] {
     const double seconds = computed.SecondsAfter(start);
     RankSeconds all = rank_seconds();
     all.at(RankSeconds::kCompute, transport_.rank()) = seconds;
     all.at(RankSeconds::kBusy, transport_.rank()) =
         seconds - (stream_.waited_seconds() - *waited_before);
     all.at(RankSeconds::kCpu, transport_.rank()) = computed.CpuSecondsAfter(start);
+    return absl::OkStatus();
   });
 
   // While that computes: the next step's plan and tokens.
@@ -368,20 +406,26 @@ absl::Status Trainer::Step(PreparedStep& current, PreparedStep* next) {
   const TensorView sums = TensorView::Of(sums_.data(), {static_cast<int64_t>(sums_.size())});
   auto reduction =
       std::make_unique<StreamSpan>(stream_, TraceLabel{"reduce gradients", TraceKind::kReduction});
-  state_->ReduceGradients(sums.Slice(0, 0, kGradientStatistics), stream_);
-  stream_.Launch("step sums", [this, loss_sum, next_hash, stop, save_votes] {
+  // Of the update before: until here nothing was to write there.
+  const double adam_sum = figures_on_host()[kGradientStatistics];
+  state_->ReduceGradients(figures(0, kGradientStatistics), stream_);
+  figures_.ToHost(0, kGradientStatistics * SizeOf(DType::kF64), stream_);
+  const Event figured = stream_.RunOnHost("step sums", [=, this] {
+    std::copy(figures_on_host(), figures_on_host() + kGradientStatistics, sums_.begin());
     StepSumVector values{};
     WritePlanHash(next_hash, values);
     std::copy(values.begin() + kPlanHashSums, values.end(), sums_.begin() + kPlanHashSums);
     sums_[kLossSum] = *loss_sum;
     sums_[kStopVotesSum] = stop ? 1 : 0;
     std::copy(save_votes.begin(), save_votes.end(), sums_.begin() + kSaveVotesSum);
-    sums_[kAdamSum] = norms_.TakeAdamSum();
+    sums_[kAdamSum] = adam_sum;
+    return absl::OkStatus();
   });
-  transport_.AllReduceSum(sums, stream_);
+  if (host_stream_.has_value()) host().WaitFor(figured);
+  transport_.AllReduceSum(sums, host());
   reduction.reset();
-  reduced.Queue(stream_);
-  if (absl::Status status = stream_.Synchronize(); !status.ok()) return status;
+  reduced.Queue(host());
+  if (absl::Status status = SynchronizeBoth(); !status.ok()) return status;
 
   StepSumVector summed;
   std::copy(sums_.begin(), sums_.begin() + kStepSums, summed.begin());
@@ -476,9 +520,8 @@ absl::Status Trainer::Evaluate() {
   if (evaluation_.tokens() == 0) return absl::OkStatus();
   const HostSpan span(device_, {"evaluate", TraceKind::kEvaluation});
   const Clock::time_point begin = Clock::now();
-  const TensorView losses = losses_buffer_.Tensor(DType::kF32, {config_.batch.micro_batch_tokens});
   absl::StatusOr<double> loss =
-      evaluation_.Run(*model_, state_->weights(), losses, transport_, ring_workspace_, stream_);
+      evaluation_.Run(*model_, state_->weights(), transport_, ring_workspace_, stream_, host());
   if (!loss.ok()) return loss.status();
   validation_loss_ = *loss;
   if (!leader()) return absl::OkStatus();
@@ -515,8 +558,7 @@ absl::Status Trainer::Run() {
         absl::StrCat("nothing to do: the run already has its ", config_.run.steps, " steps"));
     return absl::OkStatus();
   }
-  if (absl::Status status = trace_.Start(run_.step + 1, stream_, *log_); !status.ok())
-    return status;
+  if (absl::Status status = trace_.Start(run_.step + 1, host(), *log_); !status.ok()) return status;
   absl::StatusOr<PlanRequest> request =
       PlanRequestOf(config_, run_.model, transport_.size(), transport_.ranks_on_node());
   if (!request.ok()) return request.status();
@@ -533,7 +575,7 @@ absl::Status Trainer::Run() {
   if (absl::Status status = Agree(transport_, current.status()); !status.ok()) return status;
   const int64_t evaluate = config_.metrics.evaluate_every;
   while (run_.step < end && !stop_agreed_) {
-    if (absl::Status status = trace_.BeginStep(run_.step + 1, stream_, *log_); !status.ok())
+    if (absl::Status status = trace_.BeginStep(run_.step + 1, host(), *log_); !status.ok())
       return status;
     const HostSpan span(device_, {"step", TraceKind::kStep});
     PreparedStep next;
@@ -551,7 +593,10 @@ absl::Status Trainer::Run() {
     }
     *current = std::move(next);
   }
-  if (absl::Status status = norms_.Finish(transport_, stream_); !status.ok()) return status;
+  if (absl::Status status =
+          norms_.Finish(figures_on_host()[kGradientStatistics], transport_, host());
+      !status.ok())
+    return status;
   const bool complete = run_.step == config_.run.steps;
   if (complete) {
     if (absl::Status status = Evaluate(); !status.ok()) return status;
@@ -560,7 +605,7 @@ absl::Status Trainer::Run() {
     const HostSpan span(device_, {"commit checkpoint", TraceKind::kCheckpoint});
     if (absl::Status status = checkpoints_->Finish(run_, stream_); !status.ok()) return status;
   }
-  if (absl::Status status = trace_.Finish(stream_, *log_); !status.ok()) return status;
+  if (absl::Status status = trace_.Finish(host(), *log_); !status.ok()) return status;
   if (complete) {
     log_->Info(absl::StrFormat(
         "done: %d steps, loss %.4f -> %.4f%s, %s targets in %s here, %s tok/s", run_.step,

@@ -4,26 +4,42 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/device/check.h"
 #include "kernels/elementwise.h"
 #include "kernels/optimizer_pass.h"
 
 namespace longspan {
+namespace {
+
+int64_t BytesOf(const StateRegion& region) {
+  return (region.flat_end - region.flat_begin) * SizeOf(region.dtype);
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<TrainingState>> TrainingState::Create(
     const ModelConfig& config, const OptimizerConfig& optimizer, Transport& transport,
     Device& device) {
-  auto state = std::unique_ptr<TrainingState>(new TrainingState(config, transport));
+  auto state = std::unique_ptr<TrainingState>(new TrainingState(config, transport, device));
   const ParameterLayout& layout = state->layout_;
   const int64_t bytes = layout.arena_elements() * SizeOf(DType::kF32);
-  absl::StatusOr<Buffer> parameters =
-      Buffer::AllocateZeroed(device.memory(), bytes, "parameters", Placement::kDevice);
-  if (!parameters.ok()) return parameters.status();
+  absl::StatusOr<Buffer> compute = Buffer::AllocateZeroed(
+      device.memory(), layout.arena_elements() * SizeOf(state->compute_type_), "parameters",
+      Placement::kDevice);
+  if (!compute.ok()) return compute.status();
+  if (state->apart()) {
+    absl::StatusOr<Buffer> parameters =
+        Buffer::AllocateZeroed(device.memory(), layout.shard_elements() * SizeOf(DType::kF32),
+                               "parameters", Placement::kDevice);
+    if (!parameters.ok()) return parameters.status();
+    state->parameters_ = *std::move(parameters);
+  }
   absl::StatusOr<Buffer> gradients =
       Buffer::AllocateZeroed(device.memory(), bytes, "gradients", Placement::kDevice);
   if (!gradients.ok()) return gradients.status();
-  state->parameters_ = *std::move(parameters);
+  state->compute_ = *std::move(compute);
   state->gradients_ = *std::move(gradients);
-  state->weights_ = WeightsIn(config, layout, state->parameter_arena());
+  state->weights_ = WeightsIn(config, layout, state->compute_arena());
   state->gradient_weights_ = WeightsIn(config, layout, state->gradient_arena());
 
   std::vector<OwnedRange> owned;
@@ -37,9 +53,8 @@ absl::StatusOr<std::unique_ptr<TrainingState>> TrainingState::Create(
   if (!sharded.ok()) return sharded.status();
   state->optimizer_ = std::make_unique<ShardedOptimizer>(*std::move(sharded));
   state->written_count_ = 1 + static_cast<int64_t>(state->optimizer_->States().size());
-  absl::StatusOr<Buffer> sums =
-      Buffer::AllocateZeroed(device.memory(), state->written_count_ * SizeOf(DType::kU64),
-                             "optimizer", Placement::kDevice);
+  absl::StatusOr<MirroredBuffer> sums =
+      MirroredBuffer::Allocate(device, state->written_count_ * SizeOf(DType::kU64), "optimizer");
   if (!sums.ok()) return sums.status();
   state->written_sums_ = *std::move(sums);
   return state;
@@ -48,6 +63,12 @@ absl::StatusOr<std::unique_ptr<TrainingState>> TrainingState::Create(
 TensorView TrainingState::Shard(TensorView arena, int64_t bucket) const {
   const int64_t begin = layout_.shard_arena_begin(bucket, transport_.rank());
   return arena.Slice(0, begin, begin + layout_.shard_bucket_elements(bucket));
+}
+
+TensorView TrainingState::ParameterShard(int64_t bucket) const {
+  if (!apart()) return Shard(parameters(), bucket);
+  const int64_t begin = layout_.buckets()[bucket].shard_begin;
+  return parameters().Slice(0, begin, begin + layout_.shard_bucket_elements(bucket));
 }
 
 void TrainingState::ReduceGradients(TensorView statistics, Stream& stream) {
@@ -65,27 +86,95 @@ void TrainingState::Update(const OptimizerStep& step, const std::vector<Event>& 
                            Stream& stream, TensorView adam_sum, bool sums) {
   TensorView written;
   if (sums) {
-    written = written_sums_.Tensor(DType::kU64, {written_count_});
+    written = written_sums_.OnDevice(DType::kU64, {written_count_});
     Zero(written, stream);
   }
   sums_written_ = sums;
-  optimizer_->Update(step, parameter_arena(), gradient_arena(), gates, stream, adam_sum, written);
+  optimizer_->Update(step, parameters(), gradient_arena(), gates, stream, adam_sum, written);
+  if (sums) written_sums_.ToHost(0, written_sums_.bytes(), stream);
   GatherParameters(stream);
 }
 
 void TrainingState::GatherParameters(Stream& stream) {
   for (size_t b = 0; b < layout_.buckets().size(); ++b) {
     const ParameterLayout::Bucket& bucket = layout_.buckets()[b];
-    transport_.AllGather(Shard(parameter_arena(), static_cast<int64_t>(b)),
-                         parameter_arena().Slice(0, bucket.begin, bucket.begin + bucket.elements),
-                         stream);
+    const TensorView shard = Shard(compute_arena(), static_cast<int64_t>(b));
+    if (apart()) Convert(ParameterShard(static_cast<int64_t>(b)), shard, stream);
+    transport_.AllGather(
+        shard, compute_arena().Slice(0, bucket.begin, bucket.begin + bucket.elements), stream);
   }
 }
 
 std::vector<uint64_t> TrainingState::ContentSums() const {
   if (!sums_written_) return {};
-  const auto* sums = written_sums_.Tensor(DType::kU64, {written_count_}).data<uint64_t>();
+  const auto* sums = written_sums_.OnHost(DType::kU64, {written_count_}).data<uint64_t>();
   return {sums, sums + written_count_};
+}
+
+absl::Status TrainingState::SetParameters(const std::function<absl::Status(TensorView arena)>& fill,
+                                          Stream& stream) {
+  if (!apart()) return fill(parameters());
+  absl::StatusOr<Buffer> buffer = Buffer::AllocateZeroed(
+      device_.memory(), layout_.arena_elements() * SizeOf(DType::kF32), "initial parameters");
+  if (!buffer.ok()) return buffer.status();
+  const TensorView arena = buffer->Tensor(DType::kF32, {layout_.arena_elements()});
+  if (absl::Status status = fill(arena); !status.ok()) return status;
+  for (size_t b = 0; b < layout_.buckets().size(); ++b) {
+    const TensorView from = Shard(arena, static_cast<int64_t>(b));
+    const TensorView to = ParameterShard(static_cast<int64_t>(b));
+    absl::Status status = device_.CopyNow(from.raw(), to.raw(), to.bytes());
+    if (!status.ok()) return status;
+  }
+  GatherParameters(stream);
+  return stream.Synchronize();
+}
+
+absl::StatusOr<std::vector<StateRegion>> TrainingState::RegionsIn(Buffer& memory) const {
+  std::vector<StateRegion> regions = Regions();
+  int64_t total = 0;
+  for (const StateRegion& region : regions) total += BytesOf(region);
+  absl::StatusOr<Buffer> buffer = Buffer::Allocate(device_.memory(), total, "state on the host");
+  if (!buffer.ok()) return buffer.status();
+  memory = *std::move(buffer);
+  char* at = static_cast<char*>(memory.data());
+  for (StateRegion& region : regions) {
+    region.data = at;
+    at += BytesOf(region);
+  }
+  return regions;
+}
+
+absl::Status TrainingState::Restore(const UseRegions& read) {
+  const std::vector<StateRegion> regions = Regions();
+  if (device_.kind() == DeviceKind::kCpu) return read(regions);
+  Buffer memory;
+  const absl::StatusOr<std::vector<StateRegion>> on_host = RegionsIn(memory);
+  absl::Status status = on_host.ok() ? read(*on_host) : on_host.status();
+  for (size_t i = 0; i < regions.size() && status.ok(); ++i) {
+    status = device_.CopyNow((*on_host)[i].data, regions[i].data, BytesOf(regions[i]));
+  }
+  return status;
+}
+
+absl::Status TrainingState::Save(const UseRegions& write) const {
+  const std::vector<StateRegion> regions = Regions();
+  if (device_.kind() == DeviceKind::kCpu) return write(regions);
+  Buffer memory;
+  const absl::StatusOr<std::vector<StateRegion>> on_host = RegionsIn(memory);
+  absl::Status status = on_host.status();
+  for (size_t i = 0; i < regions.size() && status.ok(); ++i) {
+    status = device_.CopyNow(regions[i].data, (*on_host)[i].data, BytesOf(regions[i]));
+  }
+  return status.ok() ? write(*on_host) : status;
+}
+
+std::function<void(void* to, const void* from, int64_t bytes)> TrainingState::Copier() const {
+  if (device_.kind() == DeviceKind::kCpu) return nullptr;
+  return [device = &device_](void* to, const void* from, int64_t bytes) {
+    const absl::Status status = device->CopyNow(from, to, bytes);
+    const std::string message(status.message());
+    LONGSPAN_CHECK(status.ok(), message.c_str());
+  };
 }
 
 std::vector<StateRegion> TrainingState::Regions() const {
@@ -102,7 +191,9 @@ std::vector<StateRegion> TrainingState::Regions() const {
   for (size_t begin = 0, end = 0; begin < ranges.size(); begin = end) {
     while (end < ranges.size() && ranges[end].bucket == ranges[begin].bucket) ++end;
     for (size_t i = begin; i < end; ++i)
-      add(ranges[i], "/parameters", parameter_arena().data<float>() + ranges[i].arena_begin, 0);
+      add(ranges[i], "/parameters",
+          parameters().data<float>() + (apart() ? ranges[i].shard_begin : ranges[i].arena_begin),
+          0);
     for (size_t s = 0; s < states.size(); ++s) {
       for (size_t i = begin; i < end; ++i)
         add(ranges[i], absl::StrCat("/optimizer/", states[s].name),

@@ -1,18 +1,22 @@
 // TrainingState: parameters, gradients and optimizer state of one rank, and the collective part of
 // an update (ZeRO-1).
 //
-// Parameters and gradients are whole FP32 arenas on every rank; moments are this rank's shards
-// alone. An update: gradients reduce-scattered into this rank's part of the gradient arena, that
-// part of the parameters updated, parameters gathered.
+// Gradients are a whole FP32 arena on every rank, moments this rank's shards alone. On the CPU the
+// parameters are a whole FP32 arena, which models compute with. On a GPU a rank keeps FP32
+// parameters of its shards alone, and a whole BF16 arena to compute with; that one is never saved.
+// An update: gradients reduce-scattered into this rank's part of the gradient arena, its part of
+// the parameters updated, parameters gathered in the type that models compute in.
 #ifndef LONGSPAN_RUNTIME_TRAIN_TRAINING_STATE_H_
 #define LONGSPAN_RUNTIME_TRAIN_TRAINING_STATE_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "checkpoint/checkpoint.h"
+#include "kernels/device/mirrored_buffer.h"
 #include "kernels/device/stream.h"
 #include "optim/sharded_optimizer.h"
 #include "parallel/parameter_layout.h"
@@ -31,10 +35,11 @@ class TrainingState {
                                                                Device& device);
 
   const ParameterLayout& layout() const { return layout_; }
+  // What models compute with.
   const Weights& weights() const { return weights_; }
   const Weights& gradients() const { return gradient_weights_; }
-  TensorView parameter_arena() const {
-    return parameters_.Tensor(DType::kF32, {layout_.arena_elements()});
+  TensorView compute_arena() const {
+    return compute_.Tensor(compute_type_, {layout_.arena_elements()});
   }
   TensorView gradient_arena() const {
     return gradients_.Tensor(DType::kF32, {layout_.arena_elements()});
@@ -51,25 +56,53 @@ class TrainingState {
   // Gathers parameters from the ranks' shards: after a restore.
   void GatherParameters(Stream& stream);
 
+  // Collective. `fill` writes the whole f32 arena, in host memory, as every rank's does; then
+  // parameters are what it wrote. Waits for `stream`.
+  absl::Status SetParameters(const std::function<absl::Status(TensorView arena)>& fill,
+                             Stream& stream);
+  // `read` fills this rank's regions, in host memory; then the state is what it read.
+  using UseRegions = std::function<absl::Status(const std::vector<StateRegion>& regions)>;
+  absl::Status Restore(const UseRegions& read);
+  // `write` gets this rank's regions in host memory.
+  absl::Status Save(const UseRegions& write) const;
+  // For LazyOptions::copy. Nothing on the CPU; on a GPU copies that give way to its work. One that
+  // fails ends the program: a checkpoint of what did not arrive must not be committed.
+  std::function<void(void* to, const void* from, int64_t bytes)> Copier() const;
+
   // What a checkpoint holds of this rank: its shards of parameters and of the optimizer's moments,
-  // bucket by bucket; the gate of a region is its bucket.
+  // bucket by bucket, in memory of the device; the gate of a region is its bucket.
   std::vector<StateRegion> Regions() const;
   // Of Regions(), as the newest update wrote them: for SnapshotRequest. None if it was not asked to
   // tell. The stream of the update is idle.
   std::vector<uint64_t> ContentSums() const;
 
  private:
-  TrainingState(const ModelConfig& config, Transport& transport)
-      : layout_(ParameterSpecs(config), transport.size()), transport_(transport) {}
+  TrainingState(const ModelConfig& config, Transport& transport, Device& device)
+      : layout_(ParameterSpecs(config), transport.size()),
+        transport_(transport),
+        device_(device),
+        compute_type_(ComputeTypeOf(device)) {}
+  bool apart() const { return compute_type_ != DType::kF32; }
   TensorView Shard(TensorView arena, int64_t bucket) const;
+  // The f32 parameters: of the whole arena, or apart from it of this rank's shards.
+  TensorView parameters() const {
+    return apart() ? parameters_.Tensor(DType::kF32, {layout_.shard_elements()}) : compute_arena();
+  }
+  TensorView ParameterShard(int64_t bucket) const;
+  // Regions like Regions(), in `memory` of the host, allocated here.
+  absl::StatusOr<std::vector<StateRegion>> RegionsIn(Buffer& memory) const;
 
   ParameterLayout layout_;
   Transport& transport_;
-  Buffer parameters_, gradients_;
+  Device& device_;
+  const DType compute_type_;
+  Buffer compute_, gradients_;
+  Buffer parameters_;  // only where they are apart
   Weights weights_, gradient_weights_;
   std::unique_ptr<ShardedOptimizer> optimizer_;
   int64_t written_count_ = 0;
-  Buffer written_sums_;  // u64 (written_count_): of parameters, then of the optimizer's states
+  MirroredBuffer
+      written_sums_;  // u64 (written_count_): of parameters, then of the optimizer's states
   bool sums_written_ = false;
 };
 

@@ -130,9 +130,12 @@ class BenchmarkRank {
     if (!model.ok()) return model.status();
     model_ = *std::move(model);
     losses_.resize(inputs_.rows());
-    InitializeWeights(model_config_, state_->layout(), /*seed=*/1, state_->parameter_arena(),
-                      stream_);
-    return stream_.Synchronize();
+    return state_->SetParameters(
+        [&](TensorView arena) {
+          InitializeWeights(model_config_, state_->layout(), /*seed=*/1, arena, device_.threads());
+          return absl::OkStatus();
+        },
+        stream_);
   }
 
   // Executes commands that rank 0 reads, until there are no more.

@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/device/check.h"
+#include "kernels/device/memory.h"
 
 namespace longspan {
 namespace {
@@ -22,12 +24,30 @@ namespace {
   return absl::InternalError(absl::StrCat("rank ", transport.rank(), ", line ", __LINE__, ": ", \
                                           #condition, "; ", ##__VA_ARGS__))
 
-TensorView View(std::vector<float>& values) {
-  return TensorView::Of(values.data(), {static_cast<int64_t>(values.size())});
-}
-TensorView View(std::vector<double>& values) {
-  return TensorView::Of(values.data(), {static_cast<int64_t>(values.size())});
-}
+// Values in memory of a device. What cannot be allocated or copied ends the test program.
+template <typename T>
+class OnDevice {
+ public:
+  OnDevice(Device& device, const std::vector<T>& values)
+      : device_(&device), count_(static_cast<int64_t>(values.size())) {
+    buffer_ = Buffer::Allocate(device.memory(), bytes(), "test", Placement::kDevice).value();
+    LONGSPAN_CHECK(device.CopyNow(values.data(), buffer_.data(), bytes()).ok(), "copy");
+  }
+  TensorView View() const { return buffer_.Tensor(DTypeOf<T>(), {count_}); }
+  // Once no work uses them.
+  std::vector<T> Values() const {
+    std::vector<T> values(count_);
+    LONGSPAN_CHECK(device_->CopyNow(buffer_.data(), values.data(), bytes()).ok(), "copy");
+    return values;
+  }
+
+ private:
+  int64_t bytes() const { return count_ * static_cast<int64_t>(sizeof(T)); }
+
+  Device* device_;
+  int64_t count_;
+  Buffer buffer_;
+};
 
 // Element `i` of what rank `rank` has in round `round`, below 1000 * (rank + 1): hardly two alike,
 // and sums of them round.
@@ -123,26 +143,27 @@ absl::Status CheckRandomExchanges(Transport& transport, Device& device,
     int source;
     size_t message;
     int round;
-    std::vector<float> values;
+    OnDevice<float> values;
   };
   const int rank = transport.rank(), size = transport.size();
-  Stream stream = device.CreateStream("exchanges");
   std::mt19937_64 random(options.seed);
-  std::vector<std::vector<float>> sent;
+  std::vector<OnDevice<float>> sent;
   std::vector<Received> received;
   std::vector<std::pair<std::vector<Message>, std::vector<Message>>> rounds(options.rounds);
+  Stream stream = device.CreateStream("exchanges");
   for (int number = 0; number < options.rounds; ++number) {
     const RandomRound round = DrawRound(size, random);
     for (int peer = 0; peer < size; ++peer) {
       const std::vector<int64_t>& to = round.sizes[rank][peer];
       for (size_t m = 0; m < to.size(); ++m) {
-        sent.push_back(Values<float>(static_cast<int>(Tag(rank, peer, m)), number, to[m]));
-        rounds[number].first.push_back({peer, View(sent.back())});
+        sent.emplace_back(device,
+                          Values<float>(static_cast<int>(Tag(rank, peer, m)), number, to[m]));
+        rounds[number].first.push_back({peer, sent.back().View()});
       }
       const std::vector<int64_t>& from = round.sizes[peer][rank];
       for (size_t m = 0; m < from.size(); ++m) {
-        received.push_back({peer, m, number, std::vector<float>(from[m], std::nanf(""))});
-        rounds[number].second.push_back({peer, View(received.back().values)});
+        received.push_back({peer, m, number, {device, std::vector<float>(from[m], std::nanf(""))}});
+        rounds[number].second.push_back({peer, received.back().values.View()});
       }
     }
   }
@@ -157,11 +178,12 @@ absl::Status CheckRandomExchanges(Transport& transport, Device& device,
   for (const Event& event : events) RETURN_IF_ERROR(event.WaitFor(absl::Seconds(60)));
   EXPECT_THAT_OR_RETURN(transport.exchanged_bytes() - before == bytes);
   for (const Received& each : received) {
+    const std::vector<float> got = each.values.Values();
     const std::vector<float> expected =
         Values<float>(static_cast<int>(Tag(each.source, rank, each.message)), each.round,
-                      static_cast<int64_t>(each.values.size()));
-    EXPECT_THAT_OR_RETURN(each.values == expected, "message ", each.message, " from rank ",
-                          each.source, " in round ", each.round);
+                      static_cast<int64_t>(got.size()));
+    EXPECT_THAT_OR_RETURN(got == expected, "message ", each.message, " from rank ", each.source,
+                          " in round ", each.round);
   }
   return stream.Synchronize();
 }
@@ -171,26 +193,33 @@ absl::Status CheckRandomExchanges(Transport& transport, Device& device,
 absl::Status CheckOrderOnStream(Transport& transport, Device& device) {
   const int rank = transport.rank(), size = transport.size();
   const int next = (rank + 1) % size, previous = (rank + size - 1) % size;
-  Stream stream = device.CreateStream("order");
   constexpr int64_t kCount = 100000;
-  std::vector<float> held(kCount, -1), arriving(kCount, -1);
+  const OnDevice<float> held(device, std::vector<float>(kCount, static_cast<float>(rank)));
+  const OnDevice<float> arriving(device, std::vector<float>(kCount, -1));
+  Stream stream = device.CreateStream("order");
   for (int hop = 0; hop < 5; ++hop) {
-    stream.Launch("write", [&] {
+    stream.WaitFor(stream.RunOnHost("write", [&]() -> absl::Status {
       std::this_thread::sleep_for(std::chrono::milliseconds(2));
-      held.assign(kCount, held[0] < 0 ? static_cast<float>(rank) : held[0] + 100);
-    });
-    stream.WaitFor(transport.Exchange({{next, View(held)}}, {{previous, View(arriving)}}, stream));
-    stream.Launch("take", [&] { held = arriving; });
+      const std::vector<float> changed(kCount, held.Values()[0] + 100);
+      return device.CopyNow(changed.data(), held.View().raw(), held.View().bytes());
+    }));
+    stream.WaitFor(
+        transport.Exchange({{next, held.View()}}, {{previous, arriving.View()}}, stream));
+    stream.CopyBytes(arriving.View().raw(), held.View().raw(), held.View().bytes());
   }
   RETURN_IF_ERROR(stream.Synchronize());
-  const float expected = static_cast<float>((rank + 5 * size - 5) % size + 400);
-  EXPECT_THAT_OR_RETURN(held == std::vector<float>(kCount, expected), "got ", held[0], ", not ",
+  const float expected = static_cast<float>((rank + 5 * size - 5) % size + 500);
+  const std::vector<float> got = held.Values();
+  EXPECT_THAT_OR_RETURN(got == std::vector<float>(kCount, expected), "got ", got[0], ", not ",
                         expected);
   // An exchange does not hold its stream up.
   bool went_on = false;
-  Event event = transport.Exchange({{next, View(held)}}, {{previous, View(arriving)}}, stream);
-  stream.Launch("go on", [&] { went_on = true; });
-  RETURN_IF_ERROR(stream.Synchronize());
+  Event event = transport.Exchange({{next, held.View()}}, {{previous, arriving.View()}}, stream);
+  const Event ran = stream.RunOnHost("go on", [&] {
+    went_on = true;
+    return absl::OkStatus();
+  });
+  RETURN_IF_ERROR(ran.WaitFor(absl::Seconds(60)));
   EXPECT_THAT_OR_RETURN(went_on);
   return event.WaitFor(absl::Seconds(60));
 }
@@ -198,9 +227,10 @@ absl::Status CheckOrderOnStream(Transport& transport, Device& device) {
 template <typename T>
 absl::Status CheckAllReduce(Transport& transport, Stream& stream, int64_t count, int round,
                             bool bits) {
-  std::vector<T> values = Values<T>(transport.rank(), round, count);
-  transport.AllReduceSum(View(values), stream);
+  const OnDevice<T> sum(stream.device(), Values<T>(transport.rank(), round, count));
+  transport.AllReduceSum(sum.View(), stream);
   RETURN_IF_ERROR(stream.Synchronize());
+  const std::vector<T> values = sum.Values();
   const std::vector<T> expected = RankOrderSum<T>(transport.size(), round, count);
   EXPECT_THAT_OR_RETURN(Agree(values.data(), expected.data(), count, bits), "all-reduce of ",
                         count);
@@ -210,21 +240,22 @@ absl::Status CheckAllReduce(Transport& transport, Stream& stream, int64_t count,
 absl::Status CheckPartitioned(Transport& transport, Stream& stream, int64_t part, bool in_place,
                               int round, bool bits) {
   const int rank = transport.rank(), size = transport.size();
-  std::vector<float> input = Values<float>(rank, round, part * size);
   const std::vector<float> expected = RankOrderSum<float>(size, round, part * size);
-  std::vector<float> apart(part, std::nanf(""));
-  TensorView own = View(input).Slice(0, rank * part, (rank + 1) * part);
-  TensorView sum = in_place ? own : View(apart);
-  transport.ReduceScatterSum(View(input), sum, stream);
+  const OnDevice<float> input(stream.device(), Values<float>(rank, round, part * size));
+  const OnDevice<float> apart(stream.device(), std::vector<float>(part, std::nanf("")));
+  const TensorView own = input.View().Slice(0, rank * part, (rank + 1) * part);
+  transport.ReduceScatterSum(input.View(), in_place ? own : apart.View(), stream);
   RETURN_IF_ERROR(stream.Synchronize());
-  EXPECT_THAT_OR_RETURN(Agree(sum.data<float>(), expected.data() + rank * part, part, bits),
-                        "reduce-scatter, parts of ", part, in_place ? ", in place" : "");
+  const std::vector<float> sum = in_place ? input.Values() : apart.Values();
+  EXPECT_THAT_OR_RETURN(
+      Agree(sum.data() + (in_place ? rank * part : 0), expected.data() + rank * part, part, bits),
+      "reduce-scatter, parts of ", part, in_place ? ", in place" : "");
 
-  std::vector<float> all(part * size, std::nanf(""));
-  TensorView target = in_place ? View(input) : View(all);
-  transport.AllGather(sum, target, stream);
+  const OnDevice<float> all(stream.device(), std::vector<float>(part * size, std::nanf("")));
+  transport.AllGather(in_place ? own : apart.View(), in_place ? input.View() : all.View(), stream);
   RETURN_IF_ERROR(stream.Synchronize());
-  EXPECT_THAT_OR_RETURN(Agree(target.data<float>(), expected.data(), part * size, bits),
+  const std::vector<float> gathered = in_place ? input.Values() : all.Values();
+  EXPECT_THAT_OR_RETURN(Agree(gathered.data(), expected.data(), part * size, bits),
                         "all-gather, parts of ", part, in_place ? ", in place" : "");
   return absl::OkStatus();
 }
@@ -247,38 +278,42 @@ absl::Status CheckCollectives(Transport& transport, Device& device, bool bits) {
 // Collectives are matched by the order of the calls, whatever streams they are on and whatever
 // delays those.
 absl::Status CheckTwoStreams(Transport& transport, Device& device) {
-  Stream first = device.CreateStream("first"), second = device.CreateStream("second");
   const float rank = static_cast<float>(transport.rank());
   const int size = transport.size();
-  std::vector<float> a(3000, rank), b(10, rank + 100), c(3000, rank + 200);
-  first.Launch("late", [rank] {
+  const OnDevice<float> a(device, std::vector<float>(3000, rank));
+  const OnDevice<float> b(device, std::vector<float>(10, rank + 100));
+  const OnDevice<float> c(device, std::vector<float>(3000, rank + 200));
+  Stream first = device.CreateStream("first"), second = device.CreateStream("second");
+  first.WaitFor(first.RunOnHost("late", [rank] {
     std::this_thread::sleep_for(std::chrono::milliseconds(static_cast<int>(5 * rank)));
-  });
-  transport.AllReduceSum(View(a), first);
-  transport.AllReduceSum(View(b), second);
-  transport.AllReduceSum(View(c), first);
+    return absl::OkStatus();
+  }));
+  transport.AllReduceSum(a.View(), first);
+  transport.AllReduceSum(b.View(), second);
+  transport.AllReduceSum(c.View(), first);
   RETURN_IF_ERROR(first.Synchronize());
   RETURN_IF_ERROR(second.Synchronize());
   const float sum = static_cast<float>(size * (size - 1) / 2);
-  EXPECT_THAT_OR_RETURN(a == std::vector<float>(3000, sum));
-  EXPECT_THAT_OR_RETURN(b == std::vector<float>(10, sum + 100.0f * static_cast<float>(size)));
-  EXPECT_THAT_OR_RETURN(c == std::vector<float>(3000, sum + 200.0f * static_cast<float>(size)));
+  const float ranks = static_cast<float>(size);
+  EXPECT_THAT_OR_RETURN(a.Values() == std::vector<float>(3000, sum));
+  EXPECT_THAT_OR_RETURN(b.Values() == std::vector<float>(10, sum + 100.0f * ranks));
+  EXPECT_THAT_OR_RETURN(c.Values() == std::vector<float>(3000, sum + 200.0f * ranks));
   return absl::OkStatus();
 }
 
 // Ranks that disagree about a message's size hear of it.
 absl::Status CheckSizeMismatch(Transport& transport, Device& device) {
   if (transport.size() < 2 || transport.rank() > 1) return absl::OkStatus();
+  const OnDevice<float> values(device, std::vector<float>(8));
   Stream stream = device.CreateStream("mismatch");
-  std::vector<float> values(8);
   if (transport.rank() == 0) {
     // The sender may or may not learn of it.
-    (void)transport.Exchange({{1, View(values).Slice(0, 0, 7)}}, {}, stream)
+    (void)transport.Exchange({{1, values.View().Slice(0, 0, 7)}}, {}, stream)
         .WaitFor(absl::Seconds(60));
     return absl::OkStatus();
   }
   const absl::Status status =
-      transport.Exchange({}, {{0, View(values)}}, stream).WaitFor(absl::Seconds(60));
+      transport.Exchange({}, {{0, values.View()}}, stream).WaitFor(absl::Seconds(60));
   EXPECT_THAT_OR_RETURN(absl::IsInvalidArgument(status), status.ToString());
   EXPECT_THAT_OR_RETURN(std::string(status.message()).find("28 bytes") != std::string::npos,
                         status.ToString());
@@ -319,15 +354,17 @@ absl::Status CheckTagged(Transport& transport, Device& device) {
     };
     background = run();
   });
+  const OnDevice<double> sum(device, std::vector<double>(1000, 1));
+  const OnDevice<float> mine(device, std::vector<float>(500, static_cast<float>(rank)));
+  const OnDevice<float> theirs(device, std::vector<float>(500, -1));
   Stream stream = device.CreateStream("tagged");
-  std::vector<double> sum(1000, 1);
-  std::vector<float> mine(500, static_cast<float>(rank)), theirs(500, -1);
   const int next = (rank + 1) % size, previous = (rank + size - 1) % size;
   for (int round = 0; round < 20; ++round) {
     if (size > 1) {
-      stream.WaitFor(transport.Exchange({{next, View(mine)}}, {{previous, View(theirs)}}, stream));
+      stream.WaitFor(
+          transport.Exchange({{next, mine.View()}}, {{previous, theirs.View()}}, stream));
     }
-    transport.AllReduceSum(View(sum), stream);
+    transport.AllReduceSum(sum.View(), stream);
   }
   const absl::Status foreground = stream.Synchronize();
   thread.join();

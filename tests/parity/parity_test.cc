@@ -110,7 +110,7 @@ TEST_P(ParityTest, LogitsGradientsAndTenAdamWSteps) {
         for (size_t i = 0; i < layout.specs().size(); ++i) {
           const std::vector<double> initial = file.Values("initial/" + layout.specs()[i].name);
           EXPECT_EQ(static_cast<int64_t>(initial.size()), layout.specs()[i].elements());
-          std::copy(initial.begin(), initial.end(), values(state->parameter_arena(), i));
+          std::copy(initial.begin(), initial.end(), values(state->compute_arena(), i));
         }
 
         std::vector<float> row_losses(rows);
@@ -166,7 +166,7 @@ TEST_P(ParityTest, LogitsGradientsAndTenAdamWSteps) {
         for (size_t i = 0; i < layout.specs().size(); ++i) {
           const std::string& name = layout.specs()[i].name;
           std::vector<double> theirs = file.Values("final/" + name);
-          float* ours = values(state->parameter_arena(), i);
+          float* ours = values(state->compute_arena(), i);
           if (name.ends_with("c_attn.bias")) {
             // The middle third is the keys' bias: its true gradient is zero, and Adam scales
             // rounding up to whole steps.

@@ -29,7 +29,7 @@ class GeneratorTest : public testing::TestWithParam<ModelFamily> {
     arena_ =
         *Buffer::AllocateZeroed(device_->memory(), layout_->arena_elements() * 4, "parameters");
     parameters_ = arena_.Tensor(DType::kF32, {layout_->arena_elements()});
-    InitializeWeights(config_, *layout_, 3, parameters_, stream_);
+    InitializeWeights(config_, *layout_, 3, parameters_, device_->threads());
     EXPECT_TRUE(stream_.Synchronize().ok());
     // Weights of 0.02 would make all logits alike.
     float* values = parameters_.data<float>();

@@ -78,7 +78,13 @@ StepResult RunStep(const Dataset& dataset, const ModelConfig& config, int ranks,
         std::vector<std::unique_ptr<PlannedAttention>> patterns;
         Stream stream = device.CreateStream("test");
         const ParameterLayout& layout = (*state)->layout();
-        InitializeWeights(config, layout, 5, (*state)->parameter_arena(), stream);
+        const absl::Status filled = (*state)->SetParameters(
+            [&](TensorView arena) {
+              InitializeWeights(config, layout, 5, arena, device.threads());
+              return absl::OkStatus();
+            },
+            stream);
+        if (!filled.ok()) return filled;
         Zero((*state)->gradient_arena(), stream);
         for (const MicroBatchInputs& micro_batch : *inputs) {
           patterns.push_back(std::make_unique<PlannedAttention>(

@@ -1,6 +1,10 @@
 #include "train_fixture.h"
 
+#include <fstream>
+#include <utility>
+
 #include "corpus.h"
+#include "nlohmann/json.hpp"
 #include "parallel/transport/rank_threads.h"
 #include "runtime/train/agreement.h"
 #include "runtime/train/trainer.h"
@@ -35,16 +39,43 @@ absl::Status TrainFixture::TrainOn(int ranks, const std::string& name, const std
   absl::Status agreed;
   RankThreadOptions options;
   options.timeout = absl::Seconds(100);
+  options.open_device = open_device_;
   const absl::Status status = RunRanks(
       ranks,
       [&](Transport& transport, Device& device) {
-        absl::Status mine = Train(request, transport, device);
+        const std::unique_ptr<Transport> wrapped = wrap_ ? wrap_(transport, device) : nullptr;
+        absl::Status mine = Train(request, wrap_ ? *wrapped : transport, device);
         if (!IsAgreed(mine)) return mine;
         if (transport.rank() == 0) agreed = mine;
         return absl::OkStatus();
       },
       options);
   return agreed.ok() ? status : agreed;
+}
+
+std::map<int64_t, double> TrainFixture::Losses(const std::string& name, const char* key) const {
+  std::ifstream file(Folder(name) + "/metrics.jsonl");
+  std::map<int64_t, std::pair<int64_t, double>> found;
+  for (std::string line; std::getline(file, line);) {
+    const nlohmann::json object = nlohmann::json::parse(line);
+    if (!object.contains(key)) continue;
+    auto& [attempt, loss] = found[object["step"]];
+    if (object["attempt"] >= attempt) {
+      attempt = object["attempt"];
+      loss = object[key];
+    }
+  }
+  std::map<int64_t, double> losses;
+  for (const auto& [step, value] : found) losses[step] = value.second;
+  return losses;
+}
+
+std::string TrainFixture::StateHash(const std::string& name) const {
+  std::ifstream latest(Folder(name) + "/checkpoints/latest");
+  std::string step;
+  std::getline(latest, step);
+  std::ifstream manifest(Folder(name) + "/checkpoints/" + step + "/manifest.json");
+  return nlohmann::json::parse(manifest)["state_hash"].dump();
 }
 
 }  // namespace longspan

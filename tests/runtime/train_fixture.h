@@ -5,10 +5,16 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "gtest/gtest.h"
+#include "kernels/device/stream.h"
+#include "parallel/transport/transport.h"
 #include "runtime/train/run_config.h"
 #include "temporary_directory.h"
 
@@ -24,7 +30,18 @@ class TrainFixture : public testing::Test {
   absl::Status TrainOn(int ranks, const std::string& name, const std::string& resume = "",
                        int64_t stop_after = 0, const std::atomic<bool>* stop = nullptr);
 
+  // The figure `key` of metrics.jsonl by step; of the latest attempt where there are several.
+  std::map<int64_t, double> Losses(const std::string& name, const char* key = "loss") const;
+
+  // The hash over all tensors of the newest checkpoint.
+  std::string StateHash(const std::string& name) const;
+
   std::string Folder(const std::string& name) const { return directory_.path() + "/" + name; }
+
+  // What RankThreadOptions say; by default CPUs.
+  std::function<absl::StatusOr<std::unique_ptr<Device>>(int rank)> open_device_;
+  // What training gets for each rank's transport; by default that itself.
+  std::function<std::unique_ptr<Transport>(Transport& transport, Device& device)> wrap_;
 
   TemporaryDirectory directory_;
   const std::string corpus_;

@@ -30,33 +30,6 @@ class TrainTest : public TrainFixture {
     config_.metrics.evaluate_every = 10;
   }
 
-  // Losses by step; of the latest attempt where there are several.
-  std::map<int64_t, double> Losses(const std::string& name, const char* key = "loss") const {
-    std::ifstream file(Folder(name) + "/metrics.jsonl");
-    std::map<int64_t, std::pair<int64_t, double>> found;
-    for (std::string line; std::getline(file, line);) {
-      const nlohmann::json object = nlohmann::json::parse(line);
-      if (!object.contains(key)) continue;
-      auto& [attempt, loss] = found[object["step"]];
-      if (object["attempt"] >= attempt) {
-        attempt = object["attempt"];
-        loss = object[key];
-      }
-    }
-    std::map<int64_t, double> losses;
-    for (const auto& [step, value] : found) losses[step] = value.second;
-    return losses;
-  }
-
-  // The hash over all tensors of the newest checkpoint.
-  std::string StateHash(const std::string& name) const {
-    std::ifstream latest(Folder(name) + "/checkpoints/latest");
-    std::string step;
-    std::getline(latest, step);
-    std::ifstream manifest(Folder(name) + "/checkpoints/" + step + "/manifest.json");
-    return nlohmann::json::parse(manifest)["state_hash"].dump();
-  }
-
   // State hashes of all checkpoints, by step.
   std::map<int64_t, std::string> StateHashes(const std::string& name) const {
     std::map<int64_t, std::string> hashes;

@@ -1,0 +1,52 @@
+#include "launch/device_choice.h"
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/device/cuda_device.h"
+#include "runtime/train/agreement.h"
+
+namespace longspan {
+
+absl::StatusOr<DeviceChoice> OpenDevice(const std::string& wanted, int rank_on_node, int threads) {
+  DeviceChoice choice;
+  if (wanted != "cpu") {
+    const int gpus = CountGpus();
+    absl::StatusOr<std::unique_ptr<Device>> gpu =
+        OpenCuda(gpus > 0 ? rank_on_node % gpus : 0, threads);
+    if (gpu.ok()) {
+      choice.device = *std::move(gpu);
+      return choice;
+    }
+    if (wanted == "cuda") {
+      return absl::Status(gpu.status().code(),
+                          absl::StrCat("run.device = \"cuda\": ", gpu.status().message()));
+    }
+    // Nobody misses a GPU on a machine that has none.
+    if (gpus > 0) choice.why_cpu = std::string(gpu.status().message());
+  }
+  choice.device = Device::OpenCpu(threads);
+  return choice;
+}
+
+absl::StatusOr<DeviceChoice> AgreeOnDevice(const std::string& wanted, int threads,
+                                           Transport& transport) {
+  absl::StatusOr<DeviceChoice> mine = OpenDevice(wanted, transport.rank_on_node(), threads);
+  if (absl::Status status = Agree(transport, mine.status()); !status.ok()) return status;
+  const bool gpu = mine->device->kind() == DeviceKind::kCuda;
+  const absl::StatusOr<std::vector<std::string>> reasons =
+      transport.AllGatherBytes(gpu ? "" : absl::StrCat("-", mine->why_cpu));
+  if (!reasons.ok()) return reasons.status();
+  for (int rank = 0; rank < transport.size(); ++rank) {
+    const std::string& reason = (*reasons)[rank];
+    if (reason.empty() || !gpu) continue;
+    mine->device = Device::OpenCpu(threads);
+    mine->why_cpu = absl::StrCat("rank ", rank, " has no GPU that can be used",
+                                 reason.size() > 1 ? ": " + reason.substr(1) : "");
+    break;
+  }
+  return mine;
+}
+
+}  // namespace longspan

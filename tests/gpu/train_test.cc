@@ -1,0 +1,139 @@
+// Training on a GPU beside training on the CPU: the same losses within bf16's rounding, on one rank
+// and on several that share the GPU, and checkpoints that either goes on from.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "../runtime/train_fixture.h"
+#include "kernels/device/cuda_device.h"
+#include "parallel/transport/staged_transport.h"
+
+namespace longspan {
+namespace {
+
+class GpuTrainTest : public TrainFixture {
+ protected:
+  void SetUp() override {
+    const absl::StatusOr<std::unique_ptr<Device>> device = OpenCuda(0);
+    if (!device.ok()) GTEST_SKIP() << device.status();
+    config_.run.steps = 8;
+    config_.schedule.warmup = 0;
+    config_.model.layers = 2;
+    config_.data.validation.share = 0.2;
+    config_.checkpoint.interval.steps = 4;
+    config_.metrics.evaluate_every = 4;
+  }
+
+  void OnGpu() {
+    open_device_ = [](int) { return OpenCuda(0); };
+  }
+  void OnCpu() { open_device_ = nullptr; }
+
+  void ExpectOk(int ranks, const std::string& name, const std::string& resume = "",
+                int64_t stop_after = 0) {
+    const absl::Status status = TrainOn(ranks, name, resume, stop_after);
+    ASSERT_TRUE(status.ok()) << name << ": " << status;
+  }
+
+  void ExpectNear(const std::map<int64_t, double>& got, const std::map<int64_t, double>& wanted,
+                  double tolerance, const std::string& name) {
+    ASSERT_EQ(got.size(), wanted.size()) << name;
+    for (const auto& [step, loss] : wanted) {
+      EXPECT_NEAR(got.at(step), loss, tolerance * loss) << name << ", step " << step;
+    }
+  }
+};
+
+TEST_F(GpuTrainTest, OneToFourRanksAgreeWithTheCpu) {
+  ExpectOk(1, "cpu");
+  const std::map<int64_t, double> cpu = Losses("cpu");
+  ASSERT_EQ(cpu.size(), 8u);
+  EXPECT_LT(cpu.at(8), 0.97 * cpu.at(1)) << "it learns";
+  OnGpu();
+  for (const auto& [ranks, capacity] : std::map<int, int64_t>{{1, 300}, {2, 160}, {4, 100}}) {
+    config_.batch.micro_batch_tokens = capacity;
+    const std::string name = "gpu" + std::to_string(ranks);
+    ExpectOk(ranks, name);
+    ExpectNear(Losses(name), cpu, 5e-3, name);
+    ExpectNear(Losses(name, "validation_loss"), Losses("cpu", "validation_loss"), 5e-3, name);
+    ExpectNear(Losses(name, "gradient_norm"), Losses("cpu", "gradient_norm"), 5e-2, name);
+  }
+}
+
+TEST_F(GpuTrainTest, Gpt2AgreesWithTheCpu) {
+  config_.model.family = "gpt2";
+  config_.model.kv_heads = 4;
+  config_.run.steps = 4;
+  ExpectOk(1, "cpu");
+  OnGpu();
+  ExpectOk(1, "gpu");
+  ExpectNear(Losses("gpu"), Losses("cpu"), 5e-3, "gpt2");
+}
+
+TEST_F(GpuTrainTest, WindowsAndSplitHeadsAgreeWithTheCpu) {
+  config_.run.steps = 3;
+  config_.batch.micro_batch_tokens = 100;
+  for (const bool window : {false, true}) {
+    config_.attention.window = window ? 24 : 0;
+    config_.attention.head_parallel = {window ? 1 : 2};
+    const std::string kind = window ? "window" : "heads";
+    OnCpu();
+    ExpectOk(4, kind + "-cpu");
+    OnGpu();
+    ExpectOk(4, kind + "-gpu");
+    ExpectNear(Losses(kind + "-gpu"), Losses(kind + "-cpu"), 5e-3, kind);
+  }
+}
+
+TEST_F(GpuTrainTest, CheckpointsMoveBetweenDevices) {
+  ExpectOk(1, "cpu");
+  const std::map<int64_t, double> whole = Losses("cpu");
+  // Any ranks, either way, lazily or not.
+  config_.batch.micro_batch_tokens = 160;
+  for (const bool lazy : {true, false}) {
+    config_.checkpoint.mode = lazy ? "lazy" : "synchronous";
+    const std::string mode = config_.checkpoint.mode;
+    OnGpu();
+    ExpectOk(2, mode + "-to-cpu", "", 4);
+    OnCpu();
+    ExpectOk(3, mode + "-to-cpu", "auto");
+    ExpectNear(Losses(mode + "-to-cpu"), whole, 5e-3, mode + "-to-cpu");
+    ExpectOk(2, mode + "-to-gpu", "", 4);
+    OnGpu();
+    ExpectOk(3, mode + "-to-gpu", "auto");
+    ExpectNear(Losses(mode + "-to-gpu"), whole, 5e-3, mode + "-to-gpu");
+  }
+}
+
+TEST_F(GpuTrainTest, AResumeGoesOnBitForBit) {
+  config_.run.deterministic = true;
+  config_.checkpoint.memory.interval.steps = 1;
+  config_.checkpoint.memory.directory = directory_.path();
+  OnGpu();
+  config_.batch.micro_batch_tokens = 160;
+  ExpectOk(2, "whole");
+  ExpectOk(2, "parts", "", 3);
+  ExpectOk(2, "parts", "auto");
+  EXPECT_EQ(Losses("parts"), Losses("whole"));
+  EXPECT_EQ(StateHash("parts"), StateHash("whole"));
+}
+
+TEST_F(GpuTrainTest, TheStagedTransportGivesTheSameBits) {
+  config_.run.deterministic = true;
+  config_.run.steps = 3;
+  config_.batch.micro_batch_tokens = 100;
+  OnGpu();
+  ExpectOk(4, "in-process");
+  wrap_ = [](Transport& transport, Device& device) {
+    return MakeStagedTransport(transport, device, {.piece_bytes = 4096});
+  };
+  ExpectOk(4, "staged");
+  EXPECT_EQ(Losses("staged"), Losses("in-process"));
+  EXPECT_EQ(StateHash("staged"), StateHash("in-process"));
+}
+
+}  // namespace
+}  // namespace longspan
