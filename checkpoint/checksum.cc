@@ -24,12 +24,12 @@ uint64_t Multiply(uint64_t a, uint64_t b) {
 
 }  // namespace
 
-uint32_t Crc32c(const void* data, int64_t bytes) {
+uint32_t ExtendCrc32c(uint32_t crc, const void* data, int64_t bytes) {
   // ISA-L leaves out the usual inversion before and after, takes the length as an int, and its
   // buffer is not const.
   constexpr int64_t kMost = int64_t{1} << 30;
   auto* at = const_cast<unsigned char*>(static_cast<const unsigned char*>(data));
-  uint32_t crc = ~uint32_t{0};
+  crc = ~crc;
   while (bytes > 0) {
     const int64_t part = std::min(bytes, kMost);
     crc = crc32_iscsi(at, static_cast<int>(part), crc);

@@ -11,8 +11,10 @@
 
 namespace longspan {
 
-// CRC-32C (Castagnoli) of `bytes` bytes: "123456789" gives 0xe3069283.
-uint32_t Crc32c(const void* data, int64_t bytes);
+// CRC-32C (Castagnoli) of `bytes` bytes: "123456789" gives 0xe3069283. `crc` is that of the bytes
+// before `data`, 0 at the start.
+uint32_t ExtendCrc32c(uint32_t crc, const void* data, int64_t bytes);
+inline uint32_t Crc32c(const void* data, int64_t bytes) { return ExtendCrc32c(0, data, bytes); }
 
 // CRC-64/XZ: "123456789" gives 0x995dc9bbdf1939fa. `crc` is that of the bytes before `data`, 0 at
 // the start.

@@ -34,6 +34,10 @@ class File {
   virtual void StartWrite(int64_t offset, const void* data, int64_t bytes, WriteDone done);
   // Reads exactly `bytes`; DataLoss if the file ends before. Several threads may read at a time.
   virtual absl::Status ReadAt(int64_t offset, void* data, int64_t bytes) = 0;
+  // Bytes that one read had best be of: much where a disk is behind it; where memory is, no more
+  // than a core's cache keeps until they are used.
+  virtual int64_t ReadUnit() { return kLongRead; }
+  static constexpr int64_t kLongRead = int64_t{8} << 20;
   virtual absl::StatusOr<int64_t> Size() = 0;
   // Reserves space so that a full disk is found before anything is written.
   virtual absl::Status Reserve(int64_t bytes) = 0;

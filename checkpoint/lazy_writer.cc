@@ -24,6 +24,7 @@
 #include "checkpoint/step_directory.h"
 #include "checkpoint/step_protocol.h"
 #include "checkpoint/vote.h"
+#include "checkpoint/wake_timer.h"
 
 namespace longspan {
 namespace {
@@ -74,7 +75,8 @@ class LazyWriter : public LazyCheckpointWriter {
  public:
   LazyWriter(FileSystem& files, CheckpointOptions options, LazyOptions lazy,
              std::vector<StateRegion> regions, Transport& transport, int64_t generation,
-             RankFileLayout layout, std::unique_ptr<HostPool> pool, const MakeProtocol& protocol)
+             RankFileLayout layout, std::unique_ptr<HostPool> pool,
+             std::unique_ptr<WakeTimer> copier_wake, const MakeProtocol& protocol)
       : files_(files),
         options_(std::move(options)),
         lazy_(std::move(lazy)),
@@ -83,6 +85,7 @@ class LazyWriter : public LazyCheckpointWriter {
         generation_(generation),
         layout_(std::move(layout)),
         pool_(std::move(pool)),
+        copier_wake_(std::move(copier_wake)),
         protocol_(protocol(stop_)) {
     for (size_t i = 0; i < regions_.size(); ++i) {
       const int gate = regions_[i].gate;
@@ -97,7 +100,7 @@ class LazyWriter : public LazyCheckpointWriter {
       };
     }
     files_.RegisterMemory(pool_->memory(), pool_->bytes());
-    copier_ = std::thread([this] { Serve("ckpt-copy", to_copy_, &LazyWriter::Copy); });
+    copier_ = std::thread([this] { ServeCopies(); });
     writer_ = std::thread([this] { Serve("ckpt-write", to_write_, &LazyWriter::Write); });
     committer_ = std::thread([this] { Serve("ckpt-commit", to_commit_, &LazyWriter::Commit); });
   }
@@ -107,7 +110,8 @@ class LazyWriter : public LazyCheckpointWriter {
       const std::lock_guard lock(mutex_);
       stop_ = true;
     }
-    changed_.notify_all();
+    copier_wake_->Set();
+    for (Queue* queue : {&to_write_, &to_commit_}) queue->changed.notify_one();
     // In this order: what one has begun, the next one ends.
     copier_.join();
     writer_.join();
@@ -141,17 +145,16 @@ class LazyWriter : public LazyCheckpointWriter {
     }
     {
       std::unique_lock lock(mutex_);
-      changed_.wait(lock, [&] { return in_flight_ < lazy_.in_flight; });
+      ended_.wait(lock, [&] { return in_flight_ < lazy_.in_flight; });
       flight->step.tag =
           absl::StrCat("checkpoint ", protocol_->name(), " generation ", generation_, " step ",
                        flight->step.name.step, " attempt ", ++attempts_, ": ");
       ++in_flight_;
       flight->finished.report.backlog_bytes = backlog_pieces_ * kPieceBytes;
       backlog_pieces_ += PieceCount(layout_);
-      to_copy_.push_back(flight);
-      to_write_.push_back(flight);
+      to_copy_.push_back(std::move(flight));
     }
-    changed_.notify_all();
+    copier_wake_->Set();
     return gates;
   }
 
@@ -162,40 +165,71 @@ class LazyWriter : public LazyCheckpointWriter {
 
   void Drain() override {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return in_flight_ == 0; });
+    ended_.wait(lock, [&] { return in_flight_ == 0; });
   }
 
  private:
   using FlightPointer = std::shared_ptr<Flight>;
-  using Queue = std::deque<FlightPointer>;
+  // What writer or committer has to do. `changed`: there is more, or it is to stop; notified
+  // without the mutex, so that nobody is preempted who holds it, and awaited by that thread alone.
+  struct Queue {
+    std::deque<FlightPointer> flights;
+    std::condition_variable changed;
+  };
 
-  // What each thread does: one flight after the other, until told to stop and none is left.
-  void Serve(const char* name, Queue& queue, void (LazyWriter::*serve)(Flight&)) {
+  static void NameThread(const char* name) {
     pthread_setname_np(pthread_self(), name);
-    // Waking these threads must not take the core from the one that wakes them: where all cores
-    // compute, that alone would block training for milliseconds. A hint; they work without it.
+    // Waking these threads should not take the core from the one that wakes them. A hint; they work
+    // without it.
     const sched_param none{};
     pthread_setschedparam(pthread_self(), SCHED_BATCH, &none);
+  }
+
+  // What each thread does: one flight after the other, until told to stop and none is left.
+  void ServeCopies() {
+    NameThread("ckpt-copy");
+    while (true) {
+      FlightPointer flight;
+      {
+        const std::lock_guard lock(mutex_);
+        if (!to_copy_.empty()) {
+          flight = std::move(to_copy_.front());
+          to_copy_.pop_front();
+        } else if (stop_) {
+          return;
+        }
+      }
+      if (flight == nullptr) {
+        copier_wake_->Wait();
+        continue;
+      }
+      Add(flight, to_write_);
+      Copy(*flight);
+    }
+  }
+  void Serve(const char* name, Queue& queue, void (LazyWriter::*serve)(Flight&)) {
+    NameThread(name);
     while (true) {
       FlightPointer flight;
       {
         std::unique_lock lock(mutex_);
-        changed_.wait(lock, [&] { return !queue.empty() || MayEnd(queue); });
-        if (queue.empty()) return;
-        flight = std::move(queue.front());
-        queue.pop_front();
+        // They outlive the flights that are still before them.
+        queue.changed.wait(lock,
+                           [&] { return !queue.flights.empty() || (stop_ && in_flight_ == 0); });
+        if (queue.flights.empty()) return;
+        flight = std::move(queue.flights.front());
+        queue.flights.pop_front();
       }
       (this->*serve)(*flight);
-      if (&queue == &to_write_) {
-        const std::lock_guard lock(mutex_);
-        to_commit_.push_back(std::move(flight));
-        changed_.notify_all();
-      }
+      if (&queue == &to_write_) Add(std::move(flight), to_commit_);
     }
   }
-  // The committer outlives the flights that the writer still has. Needs the mutex held.
-  bool MayEnd(const Queue& queue) const {
-    return stop_ && (&queue != &to_commit_ || in_flight_ == 0);
+  void Add(FlightPointer flight, Queue& queue) {
+    {
+      const std::lock_guard lock(mutex_);
+      queue.flights.push_back(std::move(flight));
+    }
+    queue.changed.notify_one();
   }
 
   // ---- copier ----
@@ -219,20 +253,24 @@ class LazyWriter : public LazyCheckpointWriter {
       for (size_t gate = 0; gate < flight.gates.size(); ++gate) {
         if (last_piece_[gate] == piece) OpenGate(flight, gate);
       }
-      const std::lock_guard lock(mutex_);
-      flight.filled.push_back({piece, chunk});
-      changed_.notify_all();
+      {
+        const std::lock_guard lock(mutex_);
+        flight.filled.push_back({piece, chunk});
+      }
+      to_write_.changed.notify_one();
     }
     // What was given up stands in nobody's way.
     for (size_t gate = 0; gate < flight.gates.size(); ++gate) OpenGate(flight, gate);
-    SaveReport& report = flight.finished.report;
-    const std::lock_guard lock(mutex_);
-    report.copy_seconds = Seconds(Clock::now() - begin);
-    report.pool_seconds = pool_->waited_seconds() - pool_before;
-    flight.copier_seconds = ThreadSeconds() - processor_before;
-    if (!complete.ok()) flight.status = complete;
-    flight.copied = true;
-    changed_.notify_all();
+    {
+      SaveReport& report = flight.finished.report;
+      const std::lock_guard lock(mutex_);
+      report.copy_seconds = Seconds(Clock::now() - begin);
+      report.pool_seconds = pool_->waited_seconds() - pool_before;
+      flight.copier_seconds = ThreadSeconds() - processor_before;
+      if (!complete.ok()) flight.status = complete;
+      flight.copied = true;
+    }
+    to_write_.changed.notify_one();
   }
 
   static void OpenGate(Flight& flight, size_t gate) {
@@ -293,7 +331,7 @@ class LazyWriter : public LazyCheckpointWriter {
       std::pair<int64_t, char*> piece;
       {
         std::unique_lock lock(mutex_);
-        changed_.wait(lock, [&] { return flight.copied || !flight.filled.empty(); });
+        to_write_.changed.wait(lock, [&] { return flight.copied || !flight.filled.empty(); });
         if (flight.filled.empty()) {
           copy_failure =
               flight.status.ok() ? absl::CancelledError("the copy was given up") : flight.status;
@@ -318,7 +356,7 @@ class LazyWriter : public LazyCheckpointWriter {
     std::unique_lock lock(mutex_);
     flight.abandoned = abandon;
     while (true) {
-      changed_.wait(lock, [&] { return flight.copied || !flight.filled.empty(); });
+      to_write_.changed.wait(lock, [&] { return flight.copied || !flight.filled.empty(); });
       for (auto [piece, chunk] : flight.filled) pool_->Give(chunk);
       flight.filled.clear();
       if (flight.copied) return;
@@ -349,12 +387,15 @@ class LazyWriter : public LazyCheckpointWriter {
     }
     // Messages of saves that failed may come late; one that was answered has none.
     for (const std::string& tag : unanswered_) transport_.DropTagged(tag);
-    const std::lock_guard lock(mutex_);
-    report.seconds = Seconds(Clock::now() - flight.begin);
-    report.processor_seconds += ThreadSeconds() - processor_before;
-    finished_.push_back(std::move(flight.finished));
-    --in_flight_;
-    changed_.notify_all();
+    {
+      const std::lock_guard lock(mutex_);
+      report.seconds = Seconds(Clock::now() - flight.begin);
+      report.processor_seconds += ThreadSeconds() - processor_before;
+      finished_.push_back(std::move(flight.finished));
+      --in_flight_;
+    }
+    ended_.notify_all();
+    to_write_.changed.notify_one();  // it may have waited for this one to end
   }
 
   FileSystem& files_;
@@ -365,11 +406,13 @@ class LazyWriter : public LazyCheckpointWriter {
   const int64_t generation_;
   const RankFileLayout layout_;
   const std::unique_ptr<HostPool> pool_;
+  const std::unique_ptr<WakeTimer> copier_wake_;
   std::vector<int64_t> last_piece_;  // by gate: when this one is out, all of it is; -1: no bytes
 
   mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  Queue to_copy_, to_write_, to_commit_;
+  std::condition_variable ended_;  // a flight
+  std::deque<FlightPointer> to_copy_;
+  Queue to_write_, to_commit_;
   std::vector<FinishedSave> finished_;
   int64_t attempts_ = 0;
   int64_t backlog_pieces_ = 0;
@@ -390,6 +433,7 @@ absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> OpenLazyWriter(
     const MakeProtocol& protocol) {
   RankFileLayout layout;
   std::unique_ptr<HostPool> pool;
+  std::unique_ptr<WakeTimer> copier_wake;
   const auto prepare = [&]() -> absl::Status {
     if (lazy.in_flight < 1) return absl::InvalidArgumentError("in_flight is below 1");
     for (size_t i = 0; i < regions.size(); ++i) {
@@ -407,6 +451,9 @@ absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> OpenLazyWriter(
         HostPool::Create(memory, PoolChunks(lazy, layout, transport.ranks_on_node()), kPieceBytes);
     if (!made.ok()) return made.status();
     pool = *std::move(made);
+    absl::StatusOr<std::unique_ptr<WakeTimer>> timer = WakeTimer::Create();
+    if (!timer.ok()) return timer.status();
+    copier_wake = *std::move(timer);
     return absl::OkStatus();
   };
   absl::StatusOr<std::vector<std::string>> votes =
@@ -414,7 +461,7 @@ absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> OpenLazyWriter(
   if (!votes.ok()) return votes.status();
   return std::make_unique<LazyWriter>(files, std::move(options), std::move(lazy),
                                       std::move(regions), transport, generation, std::move(layout),
-                                      std::move(pool), protocol);
+                                      std::move(pool), std::move(copier_wake), protocol);
 }
 
 absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> LazyCheckpointWriter::Open(

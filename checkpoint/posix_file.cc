@@ -2,7 +2,9 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -92,6 +94,13 @@ absl::Status PosixFile::ReadAt(int64_t offset, void* data, int64_t bytes) {
     bytes -= got;
   }
   return absl::OkStatus();
+}
+
+int64_t PosixFile::ReadUnit() {
+  constexpr int64_t kCached = int64_t{256} << 10;
+  struct statfs info;
+  if (Retry([&] { return fstatfs(descriptor_, &info); }) != 0) return kLongRead;
+  return info.f_type == TMPFS_MAGIC || info.f_type == RAMFS_MAGIC ? kCached : kLongRead;
 }
 
 absl::StatusOr<int64_t> PosixFile::Size() {

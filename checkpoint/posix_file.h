@@ -27,6 +27,7 @@ class PosixFile : public File {
 
   absl::Status WriteAt(int64_t offset, const void* data, int64_t bytes) override;
   absl::Status ReadAt(int64_t offset, void* data, int64_t bytes) override;
+  int64_t ReadUnit() override;
   absl::StatusOr<int64_t> Size() override;
   absl::Status Reserve(int64_t bytes) override;
   absl::Status Sync() override;

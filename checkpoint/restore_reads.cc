@@ -86,6 +86,69 @@ void AddReads(int file, int64_t file_bytes, int64_t chunk_bytes, std::vector<Cop
   }
 }
 
+// The checksums of a read's chunks, of bytes that come in parts.
+class ChunkCheck {
+ public:
+  // All of these outlive it.
+  ChunkCheck(const Manifest& manifest, const RestoreRead& read, const std::string& path)
+      : manifest_(manifest), read_(read), path_(path), at_(read.begin) {}
+
+  // The next `count` bytes of the read; DataLoss if a chunk that ends in them is damaged.
+  absl::Status Extend(const char* bytes, int64_t count) {
+    for (const int64_t end = at_ + count; at_ < end;) {
+      const int64_t chunk = at_ / manifest_.chunk_bytes;
+      const int64_t begin = chunk * manifest_.chunk_bytes;
+      const int64_t chunk_end = std::min(begin + manifest_.chunk_bytes, read_.end);
+      const int64_t part = std::min(end, chunk_end) - at_;
+      crc_ = ExtendCrc32c(crc_, bytes, part);
+      at_ += part;
+      bytes += part;
+      if (at_ < chunk_end) continue;
+      const uint32_t expected = manifest_.files[read_.file].chunk_crc32c[chunk];
+      if (crc_ != expected) {
+        return absl::DataLossError(absl::StrCat(path_, ": bytes [", begin, ", ", chunk_end,
+                                                ") are damaged: CRC-32C ", Hex32(crc_),
+                                                ", the manifest says ", Hex32(expected)));
+      }
+      crc_ = 0;
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  const Manifest& manifest_;
+  const RestoreRead& read_;
+  const std::string& path_;
+  int64_t at_;
+  uint32_t crc_ = 0;  // of the chunk that is under way
+};
+
+// Of the bytes [begin, end) of the file, those that regions want.
+void CopyPart(const RestoreRead& read, int64_t begin, int64_t end, const char* bytes) {
+  for (const Copy& copy : read.copies) {
+    const int64_t from = std::max(begin, copy.offset);
+    const int64_t to = std::min(end, copy.offset + copy.bytes);
+    if (from >= to) continue;
+    std::memcpy(copy.to + (from - copy.offset), bytes + (from - begin),
+                static_cast<size_t>(to - from));
+  }
+}
+
+// Part by part, so that bytes which come out of memory are in the cache when they are checked and
+// copied.
+absl::Status CarryOut(const Manifest& manifest, const RestoreRead& read, const std::string& path,
+                      File& file, char* buffer) {
+  ChunkCheck check(manifest, read, path);
+  const int64_t unit = std::min(file.ReadUnit(), read.end - read.begin);
+  for (int64_t at = read.begin; at < read.end; at += unit) {
+    const int64_t end = std::min(at + unit, read.end);
+    if (absl::Status status = file.ReadAt(at, buffer, end - at); !status.ok()) return status;
+    if (absl::Status status = check.Extend(buffer, end - at); !status.ok()) return status;
+    CopyPart(read, at, end, buffer);
+  }
+  return absl::OkStatus();
+}
+
 // Files that are open for reading, by path; each is opened once, and its size compared.
 class OpenFiles {
  public:
@@ -173,24 +236,11 @@ absl::StatusOr<std::vector<RestoreRead>> PlanRestore(const Manifest& manifest,
 
 absl::Status CheckChunks(const Manifest& manifest, const RestoreRead& read, const std::string& path,
                          const char* bytes) {
-  const ManifestFile& entry = manifest.files[read.file];
-  for (int64_t at = read.begin; at < read.end; at += manifest.chunk_bytes) {
-    const int64_t length = std::min(manifest.chunk_bytes, read.end - at);
-    const uint32_t expected = entry.chunk_crc32c[at / manifest.chunk_bytes];
-    const uint32_t crc = Crc32c(bytes + (at - read.begin), length);
-    if (crc != expected) {
-      return absl::DataLossError(absl::StrCat(path, ": bytes [", at, ", ", at + length,
-                                              ") are damaged: CRC-32C ", Hex32(crc),
-                                              ", the manifest says ", Hex32(expected)));
-    }
-  }
-  return absl::OkStatus();
+  return ChunkCheck(manifest, read, path).Extend(bytes, read.end - read.begin);
 }
 
 void CopyToRegions(const RestoreRead& read, const char* bytes) {
-  for (const Copy& copy : read.copies) {
-    std::memcpy(copy.to, bytes + (copy.offset - read.begin), static_cast<size_t>(copy.bytes));
-  }
+  CopyPart(read, read.begin, read.end, bytes);
 }
 
 absl::Status ReadAndVerify(FileSystem& files, const Manifest& manifest,
@@ -213,12 +263,8 @@ absl::Status ReadAndVerify(FileSystem& files, const Manifest& manifest,
       if (path.empty()) continue;
       absl::StatusOr<File*> file = open.Get(path, manifest.files[read.file].bytes);
       absl::Status status = file.status();
-      if (status.ok()) status = (*file)->ReadAt(read.begin, buffer.data(), read.end - read.begin);
-      if (status.ok()) status = CheckChunks(manifest, read, path, buffer.data());
-      if (status.ok()) {
-        CopyToRegions(read, buffer.data());
-        continue;
-      }
+      if (status.ok()) status = CarryOut(manifest, read, path, **file, buffer.data());
+      if (status.ok()) continue;
       if (failed == nullptr) ended = true;
       const std::lock_guard lock(mutex);
       failures.emplace(i, status);

@@ -27,7 +27,7 @@ struct RestoreRead {
 };
 
 // Bytes of the longest read; more only where a chunk is longer.
-inline constexpr int64_t kRestoreReadBytes = int64_t{8} << 20;
+inline constexpr int64_t kRestoreReadBytes = File::kLongRead;
 
 // The reads that fill `regions`, by file and offset; every chunk is in one at most. Errors as of
 // RestoreRegions; `source` names the checkpoint in them.
@@ -56,9 +56,9 @@ class ReadBuffer {
 };
 
 // Carries out those of `reads` that `path_of` gives a path for ("" : not this one), several at a
-// time: opened, its size compared, read, verified, copied. `failed`, if not null, gets the index of
-// every read that went wrong, in ascending order, and all others are done; else the first failure
-// ends it. The status is that of the lowest index.
+// time: opened, its size compared, read, verified, copied, in parts of the file's ReadUnit.
+// `failed`, if not null, gets the index of every read that went wrong, in ascending order, and all
+// others are done; else the first failure ends it. The status is that of the lowest index.
 absl::Status ReadAndVerify(FileSystem& files, const Manifest& manifest,
                            const std::vector<RestoreRead>& reads,
                            const std::function<std::string(const RestoreRead&)>& path_of,

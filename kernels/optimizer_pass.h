@@ -32,12 +32,19 @@ struct AdamWParameters {
   double gradient_scale = 1;  // clip factor / N
   int64_t step = 1;           // 1 for the first update
 };
+// Where an update leaves the content sums (content_sum.h) of what it wrote: so that whoever copies
+// the state out later can tell that it is what was written.
+struct WrittenSums {
+  TensorView sums;       // none, or u64 (vectors written), each added to
+  int64_t position = 0;  // of the first element, in every one of the vectors
+};
+
 // All f32 (n), contiguous. adam_sum: none, or f64 (1), to which sum g^2 / (sqrt(v)/sqrt(1-b2^step)
 // + eps) with the new v is added: the measure of a gradient in Adam's geometry. The order of its
-// sum does not depend on the number of threads.
+// sum does not depend on the number of threads. written: of parameter, first and second moment.
 void AdamWUpdate(const AdamWParameters& parameters, TensorView gradient, TensorView parameter,
                  TensorView first_moment, TensorView second_moment, Stream& stream,
-                 TensorView adam_sum = TensorView());
+                 TensorView adam_sum = TensorView(), const WrittenSums& written = {});
 
 // PyTorch's SGD with momentum, dampening 0: d = g + decay * p; b = momentum * b + d; p -= rate * b,
 // with g = gradient_scale * gradient.
@@ -47,9 +54,9 @@ struct SgdParameters {
   double weight_decay = 0;
   double gradient_scale = 1;  // clip factor / N
 };
-// All f32 (n), contiguous; momentum starts as zeros.
+// All f32 (n), contiguous; momentum starts as zeros. written: of parameter and momentum.
 void SgdUpdate(const SgdParameters& parameters, TensorView gradient, TensorView parameter,
-               TensorView momentum, Stream& stream);
+               TensorView momentum, Stream& stream, const WrittenSums& written = {});
 
 }  // namespace longspan
 

@@ -1,11 +1,14 @@
 #include "kernels/optimizer_pass.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <initializer_list>
 #include <vector>
 
 #include "kernels/cpu/row_blocks.h"
 #include "kernels/cuda/dispatch.h"
+#include "kernels/device/content_sum.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/optimizer_pass.cc"
@@ -172,9 +175,26 @@ void AccumulateGradientStatistics(TensorView gradient, TensorView statistics, St
   });
 }
 
+namespace {
+
+// Adds to written.sums[k] that of block [begin, end) of the k-th vector, which is in the cache
+// still. Sums of integers: the order of blocks makes no difference.
+void AddWritten(const WrittenSums& written, std::initializer_list<TensorView> vectors,
+                int64_t begin, int64_t end) {
+  if (written.sums.rank() == 0) return;
+  auto* sum = written.sums.data<uint64_t>();
+  for (const TensorView& vector : vectors) {
+    std::atomic_ref<uint64_t>(*sum++).fetch_add(
+        ContentSum(vector.data<float>() + begin, end - begin, written.position + begin),
+        std::memory_order_relaxed);
+  }
+}
+
+}  // namespace
+
 void AdamWUpdate(const AdamWParameters& parameters, TensorView gradient, TensorView parameter,
                  TensorView first_moment, TensorView second_moment, Stream& stream,
-                 TensorView adam_sum) {
+                 TensorView adam_sum, const WrittenSums& written) {
   const int64_t count = gradient.elements();
   CheckVector(gradient, count);
   CheckVector(parameter, count);
@@ -182,9 +202,10 @@ void AdamWUpdate(const AdamWParameters& parameters, TensorView gradient, TensorV
   CheckVector(second_moment, count);
   const bool wants_sum = adam_sum.rank() > 0;
   if (wants_sum) CheckVector(adam_sum, 1, DType::kF64);
+  if (written.sums.rank() > 0) CheckVector(written.sums, 3, DType::kU64);
   LONGSPAN_CHECK(parameters.step >= 1, "AdamW's first update is step 1");
   LONGSPAN_RUN_ON_CUDA(stream, AdamWUpdate(parameters, gradient, parameter, first_moment,
-                                           second_moment, adam_sum, stream));
+                                           second_moment, adam_sum, written, stream));
   const AdamWFactors factors(parameters);
   stream.Launch("adamw", [=, threads = &stream.device().threads()] {
     std::vector<double> partials(wants_sum ? (count + kTaskElements - 1) / kTaskElements : 0);
@@ -194,7 +215,7 @@ void AdamWUpdate(const AdamWParameters& parameters, TensorView gradient, TensorV
       HWY_DYNAMIC_DISPATCH(AdamWRow)
       (factors, g, end - begin, parameter.data<float>() + begin, first_moment.data<float>() + begin,
        second);
-      // The block is in the cache still.
+      AddWritten(written, {parameter, first_moment, second_moment}, begin, end);
       if (wants_sum) {
         partials[begin / kTaskElements] =
             HWY_DYNAMIC_DISPATCH(AdamSumRow)(factors, g, end - begin, second);
@@ -205,17 +226,20 @@ void AdamWUpdate(const AdamWParameters& parameters, TensorView gradient, TensorV
 }
 
 void SgdUpdate(const SgdParameters& parameters, TensorView gradient, TensorView parameter,
-               TensorView momentum, Stream& stream) {
+               TensorView momentum, Stream& stream, const WrittenSums& written) {
   const int64_t count = gradient.elements();
   CheckVector(gradient, count);
   CheckVector(parameter, count);
   CheckVector(momentum, count);
-  LONGSPAN_RUN_ON_CUDA(stream, SgdUpdate(parameters, gradient, parameter, momentum, stream));
+  if (written.sums.rank() > 0) CheckVector(written.sums, 2, DType::kU64);
+  LONGSPAN_RUN_ON_CUDA(stream,
+                       SgdUpdate(parameters, gradient, parameter, momentum, written, stream));
   stream.Launch("sgd", [=, threads = &stream.device().threads()] {
     ForRowBlocks(*threads, count, 1, [&](int64_t begin, int64_t end) {
       HWY_DYNAMIC_DISPATCH(SgdRow)
       (parameters, gradient.data<float>() + begin, end - begin, parameter.data<float>() + begin,
        momentum.data<float>() + begin);
+      AddWritten(written, {parameter, momentum}, begin, end);
     });
   });
 }

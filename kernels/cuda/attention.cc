@@ -30,20 +30,36 @@ HeadsView<T> HeadsOf(const TensorView& x) {
   return {static_cast<T*>(x.raw()), x.stride(0)};
 }
 
-// What the graphs promise of every tensor in memory.
-bool IsAligned(const void* memory) { return reinterpret_cast<uintptr_t>(memory) % 16 == 0; }
+template <typename T>
+PerHeadView<T> PerHeadOf(const TensorView& x) {
+  return {static_cast<T*>(x.raw()), x.stride(0)};
+}
 
-// x itself, or a copy of it that is contiguous and aligned.
+// Whether a graph can use x where it lies: contiguous, at the alignment that all graphs promise.
+bool FitsGraphs(const TensorView& x) {
+  return x.contiguous() && reinterpret_cast<uintptr_t>(x.raw()) % 16 == 0;
+}
+
+TensorView PackedLike(const TensorView& x, void* memory) {
+  return x.rank() == 2 ? TensorView(memory, x.dtype(), {x.dim(0), x.dim(1)})
+                       : TensorView(memory, x.dtype(), {x.dim(0), x.dim(1), x.dim(2)});
+}
+
+// x itself, or a copy of it that fits.
 void* Packed(const TensorView& x, Call& call) {
-  if ((x.contiguous() && IsAligned(x.raw())) || !call.ok()) return x.raw();
+  if (FitsGraphs(x) || !call.ok()) return x.raw();
   char* const copy = call.Allocate<char>(x.bytes());
   if (copy != nullptr) {
-    const TensorView packed = x.rank() == 2
-                                  ? TensorView(copy, x.dtype(), {x.dim(0), x.dim(1)})
-                                  : TensorView(copy, x.dtype(), {x.dim(0), x.dim(1), x.dim(2)});
-    call.Update(CopyRowsOf(x, packed, call.native()), "the packing of attention's operands");
+    call.Update(CopyRowsOf(x, PackedLike(x, copy), call.native()),
+                "the packing of attention's operands");
   }
   return copy;
+}
+
+// After Packed gave `packed` for a result: back to where it belongs.
+void Unpack(void* packed, const TensorView& x, Call& call) {
+  if (!call.ok() || packed == x.raw()) return;
+  call.Update(CopyRowsOf(PackedLike(x, packed), x, call.native()), "the results of attention");
 }
 
 // What every run of a plan binds, of either pass.
@@ -183,21 +199,21 @@ Prepared Prepare(const TensorView& q, const std::vector<AttentionSpan>& spans, i
 void AttentionForward(TensorView q, TensorView k, TensorView v,
                       const std::vector<AttentionSpan>& spans, float scale, TensorView out,
                       TensorView lse, Stream& stream) {
-  LONGSPAN_CHECK(out.contiguous() && lse.contiguous() && IsAligned(out.raw()),
-                 "on a GPU out and lse are contiguous, and out is 16-byte aligned");
   Call call(stream);
   const Prepared prepared = Prepare(q, spans, 0, stream, call);
   if (!call.ok()) return;
   const int64_t heads = q.dim(1), head_dim = q.dim(2);
+  // Rows outside of the spans come back as they are.
+  float* const stats = static_cast<float*>(Packed(lse, call));
+  float* const results = static_cast<float*>(Packed(out, call));
+  if (!call.ok()) return;
   for (const AttentionDocument& rows : prepared.batches.without_keys) {
-    call.Update(FillRowsWithoutKeys(HeadsOf<float>(out), lse.data<float>(), rows.query_begin,
+    call.Update(FillRowsWithoutKeys({results, heads * head_dim}, stats, rows.query_begin,
                                     rows.query_count, heads, head_dim, call.native()),
                 "rows without keys");
   }
   const Operands operands{
       Packed(q, call), Packed(k, call), Packed(v, call), heads, k.dim(1), head_dim, scale};
-  // Rows of few heads may begin between two borders of 16 bytes.
-  void* const stats = Packed(lse, call);
   for (const AttentionBatch& batch : prepared.batches.batches) {
     if (!call.ok()) return;
     const auto plan = prepared.session->attention->PlanFor(
@@ -207,20 +223,17 @@ void AttentionForward(TensorView q, TensorView k, TensorView v,
     const Call::Part part(call);
     RunTensors run;
     BindDocuments(batch, operands, **plan, call, run);
-    run.bindings.push_back({(*plan)->ids.out, out.raw()});
+    run.bindings.push_back({(*plan)->ids.out, results});
     run.bindings.push_back({(*plan)->ids.stats, stats});
     RunPlan(*prepared.session, **plan, run, call);
   }
-  if (call.ok() && stats != lse.raw()) {
-    const TensorView aligned(stats, lse.dtype(), {lse.dim(0), lse.dim(1)});
-    call.Update(CopyRowsOf(aligned, lse, call.native()), "the log-sum-exps of attention");
-  }
+  Unpack(stats, lse, call);
+  Unpack(results, out, call);
 }
 
 void AttentionBackward(TensorView q, TensorView k, TensorView v, TensorView dout, TensorView lse,
                        TensorView delta, const std::vector<AttentionSpan>& spans, float scale,
                        TensorView dq, TensorView dk, TensorView dv, Stream& stream) {
-  LONGSPAN_CHECK(lse.contiguous() && delta.contiguous(), "on a GPU lse and delta are contiguous");
   Call call(stream);
   const bool deterministic = stream.device().deterministic();
   const Prepared prepared = Prepare(q, spans, deterministic ? kScoreBytes : 0, stream, call);
@@ -237,7 +250,8 @@ void AttentionBackward(TensorView q, TensorView k, TensorView v, TensorView dout
   float* const delta_again = call.Allocate<float>(rows * heads);
   if (!call.ok()) return;
   call.Update(StandInForOutput({static_cast<const __nv_bfloat16*>(gradient), heads * head_dim},
-                               delta.data<float>(), rows, heads, head_dim, stand_in, call.native()),
+                               static_cast<const float*>(Packed(delta, call)), rows, heads,
+                               head_dim, stand_in, call.native()),
               "the stand-in for attention's output");
 
   const int64_t dq_bytes = rows * heads * head_dim * (deterministic ? 2 : 4);
@@ -289,22 +303,20 @@ void AttentionBackward(TensorView q, TensorView k, TensorView v, TensorView dout
 
 void MergeAttention(TensorView block_out, TensorView block_lse, TensorView out, TensorView lse,
                     Stream& stream) {
-  LONGSPAN_CHECK(block_lse.contiguous() && lse.contiguous(), "on a GPU lse is contiguous");
-  Report(MergeAttentionRows(HeadsOf<const float>(block_out), block_lse.data<float>(), out.dim(0),
-                            out.dim(1), out.dim(2), HeadsOf<float>(out), lse.data<float>(),
-                            Native(stream)),
+  Report(MergeAttentionRows(HeadsOf<const float>(block_out), PerHeadOf<const float>(block_lse),
+                            out.dim(0), out.dim(1), out.dim(2), HeadsOf<float>(out),
+                            PerHeadOf<float>(lse), Native(stream)),
          "merge_attention", stream);
 }
 
 void AttentionDelta(TensorView out, TensorView dout, TensorView delta, Stream& stream) {
-  LONGSPAN_CHECK(delta.contiguous(), "on a GPU delta is contiguous");
   const int64_t rows = out.dim(0), heads = out.dim(1), head_dim = out.dim(2);
   const cudaError_t error =
       dout.dtype() == DType::kBF16
           ? AttentionDeltaRows(HeadsOf<const float>(out), HeadsOf<const __nv_bfloat16>(dout), rows,
-                               heads, head_dim, delta.data<float>(), Native(stream))
+                               heads, head_dim, PerHeadOf<float>(delta), Native(stream))
           : AttentionDeltaRows(HeadsOf<const float>(out), HeadsOf<const float>(dout), rows, heads,
-                               head_dim, delta.data<float>(), Native(stream));
+                               head_dim, PerHeadOf<float>(delta), Native(stream));
   Report(error, "attention_delta", stream);
 }
 

@@ -21,13 +21,20 @@ __device__ T* HeadAt(HeadsView<T> view, int64_t item, int64_t heads, int64_t hea
   return view.data + item / heads * view.stride + item % heads * head_dim;
 }
 
-__global__ void MergeKernel(HeadsView<const float> block_out, const float* block_lse, int64_t items,
-                            int64_t heads, int64_t head_dim, HeadsView<float> out, float* lse) {
+template <typename T>
+__device__ T* PerHeadAt(PerHeadView<T> view, int64_t item, int64_t heads) {
+  return view.data + item / heads * view.stride + item % heads;
+}
+
+__global__ void MergeKernel(HeadsView<const float> block_out, PerHeadView<const float> block_lse,
+                            int64_t items, int64_t heads, int64_t head_dim, HeadsView<float> out,
+                            PerHeadView<float> lse) {
   const int64_t item = Item();
   if (item >= items) return;
   const float infinity = __int_as_float(0x7f800000);
-  const float old_lse = lse[item];
-  const float new_lse = block_lse[item] == infinity ? -infinity : block_lse[item];
+  float* const lse_at = PerHeadAt(lse, item, heads);
+  const float old_lse = *lse_at, given_lse = *PerHeadAt(block_lse, item, heads);
+  const float new_lse = given_lse == infinity ? -infinity : given_lse;
   const float largest = fmaxf(old_lse, new_lse);
   float old_share = 0, new_share = 0, merged = -infinity;
   if (largest != -infinity) {
@@ -46,12 +53,12 @@ __global__ void MergeKernel(HeadsView<const float> block_out, const float* block
     to[i] = old_part + new_part;
   }
   __syncwarp();
-  if (threadIdx.x % kWarp == 0) lse[item] = merged;
+  if (threadIdx.x % kWarp == 0) *lse_at = merged;
 }
 
 template <typename T>
 __global__ void DeltaKernel(HeadsView<const float> out, HeadsView<const T> dout, int64_t items,
-                            int64_t heads, int64_t head_dim, float* delta) {
+                            int64_t heads, int64_t head_dim, PerHeadView<float> delta) {
   const int64_t item = Item();
   if (item >= items) return;
   const float* const o = HeadAt(out, item, heads, head_dim);
@@ -59,7 +66,7 @@ __global__ void DeltaKernel(HeadsView<const float> out, HeadsView<const T> dout,
   float sum = 0;
   for (int64_t i = threadIdx.x % kWarp; i < head_dim; i += kWarp) sum += o[i] * ToFloat(g[i]);
   sum = WarpSum(sum);
-  if (threadIdx.x % kWarp == 0) delta[item] = sum;
+  if (threadIdx.x % kWarp == 0) *PerHeadAt(delta, item, heads) = sum;
 }
 
 __global__ void StandInKernel(HeadsView<const __nv_bfloat16> dout, const float* delta,
@@ -123,9 +130,9 @@ cudaError_t Add(const T* source, int64_t target_heads, int64_t group, int64_t he
 
 }  // namespace
 
-cudaError_t MergeAttentionRows(HeadsView<const float> block_out, const float* block_lse,
+cudaError_t MergeAttentionRows(HeadsView<const float> block_out, PerHeadView<const float> block_lse,
                                int64_t rows, int64_t heads, int64_t head_dim, HeadsView<float> out,
-                               float* lse, cudaStream_t stream) {
+                               PerHeadView<float> lse, cudaStream_t stream) {
   const int64_t items = rows * heads;
   if (items == 0) return cudaSuccess;
   return Launch(MergeKernel, BlocksFor(items), kWarps * kWarp, 0, stream, block_out, block_lse,
@@ -133,8 +140,8 @@ cudaError_t MergeAttentionRows(HeadsView<const float> block_out, const float* bl
 }
 
 cudaError_t AttentionDeltaRows(HeadsView<const float> out, HeadsView<const float> dout,
-                               int64_t rows, int64_t heads, int64_t head_dim, float* delta,
-                               cudaStream_t stream) {
+                               int64_t rows, int64_t heads, int64_t head_dim,
+                               PerHeadView<float> delta, cudaStream_t stream) {
   const int64_t items = rows * heads;
   if (items == 0) return cudaSuccess;
   return Launch(DeltaKernel<float>, BlocksFor(items), kWarps * kWarp, 0, stream, out, dout, items,
@@ -142,8 +149,8 @@ cudaError_t AttentionDeltaRows(HeadsView<const float> out, HeadsView<const float
 }
 
 cudaError_t AttentionDeltaRows(HeadsView<const float> out, HeadsView<const __nv_bfloat16> dout,
-                               int64_t rows, int64_t heads, int64_t head_dim, float* delta,
-                               cudaStream_t stream) {
+                               int64_t rows, int64_t heads, int64_t head_dim,
+                               PerHeadView<float> delta, cudaStream_t stream) {
   const int64_t items = rows * heads;
   if (items == 0) return cudaSuccess;
   return Launch(DeltaKernel<__nv_bfloat16>, BlocksFor(items), kWarps * kWarp, 0, stream, out, dout,

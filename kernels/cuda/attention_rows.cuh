@@ -18,18 +18,25 @@ struct HeadsView {
   int64_t stride;
 };
 
+// (rows, heads), `stride` elements between rows.
+template <typename T>
+struct PerHeadView {
+  T* data;
+  int64_t stride;
+};
+
 // (out, lse) = the merge of (out, lse) and a block's, as kernels/attention.h says.
-cudaError_t MergeAttentionRows(HeadsView<const float> block_out, const float* block_lse,
+cudaError_t MergeAttentionRows(HeadsView<const float> block_out, PerHeadView<const float> block_lse,
                                int64_t rows, int64_t heads, int64_t head_dim, HeadsView<float> out,
-                               float* lse, cudaStream_t stream);
+                               PerHeadView<float> lse, cudaStream_t stream);
 
 // delta[row, head] = sum of dout * out.
 cudaError_t AttentionDeltaRows(HeadsView<const float> out, HeadsView<const float> dout,
-                               int64_t rows, int64_t heads, int64_t head_dim, float* delta,
-                               cudaStream_t stream);
+                               int64_t rows, int64_t heads, int64_t head_dim,
+                               PerHeadView<float> delta, cudaStream_t stream);
 cudaError_t AttentionDeltaRows(HeadsView<const float> out, HeadsView<const __nv_bfloat16> dout,
-                               int64_t rows, int64_t heads, int64_t head_dim, float* delta,
-                               cudaStream_t stream);
+                               int64_t rows, int64_t heads, int64_t head_dim,
+                               PerHeadView<float> delta, cudaStream_t stream);
 
 // stand_in = dout * delta / |dout|^2: rows whose products with dout sum up to delta. Where dout is
 // zero, so is the row.

@@ -25,6 +25,10 @@ int AlignmentOf(const TensorView& x) {
 // Of a matrix of one row or none too.
 int64_t RowStride(const TensorView& x) { return std::max({int64_t{1}, x.dim(1), x.stride(0)}); }
 
+ContentSums SumsOf(const WrittenSums& written) {
+  return {static_cast<unsigned long long*>(written.sums.raw()), written.position};
+}
+
 // A product without an inner dimension, as a rank without tokens has for its weights' gradients.
 void ScaleOnly(float beta, const TensorView& c, const TensorView& bias, Stream& stream) {
   LONGSPAN_CHECK(beta == 0 || beta == 1,
@@ -202,7 +206,7 @@ void AccumulateGradientStatistics(TensorView gradient, TensorView statistics, St
 
 void AdamWUpdate(const AdamWParameters& p, TensorView gradient, TensorView parameter,
                  TensorView first_moment, TensorView second_moment, TensorView adam_sum,
-                 Stream& stream) {
+                 const WrittenSums& written, Stream& stream) {
   AdamWFactors factors = {};
   factors.gradient_scale = static_cast<float>(p.gradient_scale);
   factors.keep = static_cast<float>(1.0 - p.rate * p.weight_decay);
@@ -218,19 +222,20 @@ void AdamWUpdate(const AdamWParameters& p, TensorView gradient, TensorView param
   Call call(stream);
   double* const partials = call.Allocate<double>(with_sum ? PassPartials(count) : 0);
   if (!call.ok()) return;
-  call.Update(UpdateByAdamW(factors, gradient.data<float>(), count, parameter.data<float>(),
-                            first_moment.data<float>(), second_moment.data<float>(), partials,
-                            with_sum ? adam_sum.data<double>() : nullptr, call.native()),
-              "adamw");
+  call.Update(
+      UpdateByAdamW(factors, gradient.data<float>(), count, parameter.data<float>(),
+                    first_moment.data<float>(), second_moment.data<float>(), partials,
+                    with_sum ? adam_sum.data<double>() : nullptr, SumsOf(written), call.native()),
+      "adamw");
 }
 
 void SgdUpdate(const SgdParameters& p, TensorView gradient, TensorView parameter,
-               TensorView momentum, Stream& stream) {
+               TensorView momentum, const WrittenSums& written, Stream& stream) {
   const SgdFactors factors{static_cast<float>(p.rate), static_cast<float>(p.momentum),
                            static_cast<float>(p.weight_decay),
                            static_cast<float>(p.gradient_scale)};
   Report(UpdateBySgd(factors, gradient.data<float>(), gradient.elements(), parameter.data<float>(),
-                     momentum.data<float>(), Native(stream)),
+                     momentum.data<float>(), SumsOf(written), Native(stream)),
          "sgd", stream);
 }
 

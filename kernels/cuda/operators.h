@@ -59,9 +59,9 @@ void BiasBackward(TensorView dy, TensorView dbias, Stream& stream);
 void AccumulateGradientStatistics(TensorView gradient, TensorView statistics, Stream& stream);
 void AdamWUpdate(const AdamWParameters& parameters, TensorView gradient, TensorView parameter,
                  TensorView first_moment, TensorView second_moment, TensorView adam_sum,
-                 Stream& stream);
+                 const WrittenSums& written, Stream& stream);
 void SgdUpdate(const SgdParameters& parameters, TensorView gradient, TensorView parameter,
-               TensorView momentum, Stream& stream);
+               TensorView momentum, const WrittenSums& written, Stream& stream);
 
 // q, k, v and dout are bf16, everything else is f32. head_dim is a multiple of 8. The first call
 // for a bucket of shapes plans on the calling thread.

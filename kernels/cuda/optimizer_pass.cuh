@@ -15,6 +15,13 @@ int64_t PassPartials(int64_t count);
 cudaError_t AddGradientStatistics(const float* gradient, int64_t count, double* partials,
                                   double* statistics, cudaStream_t stream);
 
+// Where content sums (kernels/device/content_sum.h) of the vectors that an update writes are added
+// to: none where nobody wants them.
+struct ContentSums {
+  unsigned long long* sums;
+  int64_t position;  // of the first element
+};
+
 // What is the same for all elements, worked out in f64 and rounded once.
 struct AdamWFactors {
   float gradient_scale;
@@ -25,16 +32,18 @@ struct AdamWFactors {
   float root_scale;  // 1 / sqrt(1 - beta2^step)
   float eps;
 };
-// `adam_sum`: none, or one double that the sum is added to; `partials` likewise.
+// One pass over memory: the sums are of what is in registers. `adam_sum`: none, or one double that
+// the sum is added to; `partials` likewise.
 cudaError_t UpdateByAdamW(const AdamWFactors& factors, const float* gradient, int64_t count,
                           float* parameter, float* first, float* second, double* partials,
-                          double* adam_sum, cudaStream_t stream);
+                          double* adam_sum, const ContentSums& written, cudaStream_t stream);
 
 struct SgdFactors {
   float rate, keep, decay, gradient_scale;
 };
 cudaError_t UpdateBySgd(const SgdFactors& factors, const float* gradient, int64_t count,
-                        float* parameter, float* momentum, cudaStream_t stream);
+                        float* parameter, float* momentum, const ContentSums& written,
+                        cudaStream_t stream);
 
 }  // namespace longspan::cuda
 

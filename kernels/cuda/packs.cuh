@@ -63,12 +63,8 @@ __device__ void Store(const Pack<kLanes>& pack, T* at) {
   *reinterpret_cast<Stored<T, kLanes>*>(at) = stored;
 }
 
-__device__ inline float WarpSum(float value) {
-  for (int distance = kWarp / 2; distance > 0; distance /= 2)
-    value += __shfl_xor_sync(0xffffffffu, value, distance);
-  return value;
-}
-__device__ inline double WarpSum(double value) {
+template <typename T>
+__device__ T WarpSum(T value) {
   for (int distance = kWarp / 2; distance > 0; distance /= 2)
     value += __shfl_xor_sync(0xffffffffu, value, distance);
   return value;

@@ -37,6 +37,28 @@ def session_seconds(session):
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def kernel_seconds():
+    """Processor seconds of the kernel's own threads and of interrupts: what our input and output causes there."""
+    ticks = sum(int(x) for x in pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[6:8])
+    for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[1]) == 2:
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def evict(paths):
+    """The page cache forgets these files."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
 class Disk:
     """What the disk does without us: fio, or, where that is missing, our own writes and dd's reads."""
 
@@ -96,9 +118,11 @@ def check_room(options, folder, torch):
     """Ends the program, saying what is needed, where disk or memory do not suffice."""
     state = options.ranks * options.state_mib * 2**20
     # Lazy saves: the committed one, two under way, one that is being removed. Synchronous: two. PyTorch: three.
-    disk = state * (4 + 2 + (3 if torch else 0)) + GIB // 8
-    # State and pool; PyTorch: state, staged copy, and what torch.save and the cache hold meanwhile.
-    memory = state * (2 + (3 if torch else 0)) + options.ranks * (64 << 20) + GIB // 8
+    disk = state * (4 + 2 + 1 + (3 if torch else 0)) + GIB // 8
+    # State and pool, twice where two of our programs run; the memory tier; PyTorch: state, staged copy, and what torch.save
+    # and the cache hold meanwhile.
+    tier = state + options.ranks * GIB // 16
+    memory = state * (4 + (3 if torch else 0)) + tier + options.ranks * (64 << 20) + GIB // 8
     free = shutil.disk_usage(folder).free
     available = int(re.search(r"MemAvailable:\s+(\d+)", pathlib.Path("/proc/meminfo").read_text()).group(1)) * 1024
     text = (f"needs {disk / GIB:.1f} GiB of disk in {folder} ({free / GIB:.1f} free) and {memory / GIB:.1f} GiB of memory "
@@ -106,6 +130,9 @@ def check_room(options, folder, torch):
     print(f"bench: {text}", file=sys.stderr)
     if disk > free or memory > available:
         sys.exit(f"bench: {text}; give another --directory, or a smaller --state-mib")
+    if shutil.disk_usage(options.memory_tier).free < tier:
+        sys.exit(f"bench: {options.memory_tier} has less than {tier / GIB:.1f} GiB free; give another --memory-tier, on tmpfs, "
+                 "or a smaller --state-mib")
 
 
 def quartiles(values):
@@ -129,8 +156,9 @@ def storage_kind(folder):
 class Rounds:
     """All samples of all rounds."""
 
-    def __init__(self, options, ours, theirs, disk):
+    def __init__(self, options, ours, theirs, disk, start):
         self.options, self.ours, self.theirs, self.disk = options, ours, theirs, disk
+        self.start = start  # starts another of our programs, in a folder
         self.samples = {}  # (mode, every) -> one answer a round
         self.machine = []  # one row a round
 
@@ -179,13 +207,35 @@ class Rounds:
                 row["disk_write_rate"] = self.disk.write()
         paths = sorted(pathlib.Path(saved["directory"]).glob("rank-*.h5"))
         for which in order:
-            self.ours.ask("evict")
+            evict(paths)
             if which == 0:
-                restored = self.ours.ask("restore")
+                restored = self.ours.ask("restore disk")
                 row["restore_rate"] = restored["bytes"] / restored["seconds"]
             else:
                 row["disk_read_rate"] = self.disk.read(paths)
         return row
+
+    def crash(self, folder, turn):
+        """A program that has saved to disk and to memory is killed; a new one loads from either."""
+        print("bench:   crash, load from disk and from memory", file=sys.stderr)
+        folder.mkdir()
+        try:
+            saver = self.start(folder)
+            saved = saver.ask("keep")
+            saver.process.kill()
+            saver.process.wait()
+            loader = self.start(folder)
+            row = {}
+            for place in ("disk", "memory") if turn % 2 == 0 else ("memory", "disk"):
+                evict(pathlib.Path(saved["directory"]).glob("rank-*.h5"))
+                row[f"load_{place}"] = loader.ask(f"restore {place}")["seconds"]
+            loader.close()
+            return row
+        finally:
+            for tiers in folder.glob("*/tiers.json"):
+                for tier in json.loads(tiers.read_text())["tiers"]:
+                    shutil.rmtree(tier["directory"], ignore_errors=True)
+            shutil.rmtree(folder)
 
     def warm_up(self):
         """Memory and page cache are touched for the first time."""
@@ -198,11 +248,12 @@ class Rounds:
 
     def round(self, turn):
         programs = [w.process.pid for w in (self.ours, self.theirs) if w is not None]
-        own = lambda: (sum(session_seconds(pid) for pid in programs) +
+        own = lambda: (sum(session_seconds(pid) for pid in programs) + kernel_seconds() +
                        sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
         begin, busy, mine = time.time(), machine_busy_seconds(), own()
         self.block(self.ours, "", ("lazy", "synchronous"), turn)
         row = self.storage(turn)
+        row |= self.crash(self.options.folder / "crash", turn)
         row["copy_core_seconds"] = sum(self.ours.ask("copy")["processor_seconds"])
         row["limited_none"], row["limited_lazy"] = self.limited()
         if self.theirs is not None:
@@ -242,6 +293,9 @@ def targets(rounds, memory, options):
                  statistics.median(r["persist_rate"] / r["disk_write_rate"] for r in rounds.machine), ">=", 0.9, ""))
     rows.append(("restore rate / sequential read, cold",
                  statistics.median(r["restore_rate"] / r["disk_read_rate"] for r in rounds.machine), ">=", 0.9, ""))
+    rows.append(("load from disk, cold / from memory, after a crash",
+                 statistics.median(r["load_disk"] / r["load_memory"] for r in rounds.machine), ">=", 5,
+                 "" if options.state_mib >= 1024 else "asked of 1 GiB a rank"))
     rows.append(("memory over pool, MiB a rank", memory, "<=", 64, ""))
     return [(what, value, relation, bound, (value <= bound) if relation == "<=" else (value >= bound), remark)
             for what, value, relation, bound, remark in rows]
@@ -270,6 +324,7 @@ def report(rounds, result):
             tail = all_blocked[int(0.95 * (len(all_blocked) - 1))]
             slow = [answer["slow_down"] for answer in answers]
             row |= {"blocked_seconds": [answer["blocked_seconds"] for answer in answers], "slow_down": slow,
+                    "call_seconds": [answer.get("call_seconds") for answer in answers],
                     "processor_seconds": [answer.get("processor_seconds") for answer in answers]}
             print(f"| {mode} | {every} | {spread([a['blocked_mean'] for a in answers], 1e3, '.2f')} | {1e3 * tail:.2f} | "
                   f"{1e3 * all_blocked[-1]:.1f} | {spread(seconds)} | {spread(slow, 100, '.1f')} % |")
@@ -278,6 +333,9 @@ def report(rounds, result):
     for name, key in (("saved and committed, synced", "persist_rate"), ("disk, writing", "disk_write_rate"),
                       ("restored", "restore_rate"), ("disk, reading", "disk_read_rate")):
         print(f"| {name} | {spread([row[key] for row in rounds.machine], 1e-9)} |")
+    print("\n| a new process loads, after a crash | seconds: median (quartiles) |\n|---|---|")
+    for place in ("disk", "memory"):
+        print(f"| from {place} | {spread([row[f'load_{place}'] for row in rounds.machine])} |")
     print(f"\nStorage: {rounds.machine[-1]['storage']}. Disk: {rounds.disk.name}. Copy and checksums of a save: "
           f"{spread([row['copy_core_seconds'] for row in rounds.machine])} core-seconds over {options.ranks} ranks.")
     print("\n| target | measured | wanted | |\n|---|---|---|---|")
@@ -294,6 +352,7 @@ def main():
     parser.add_argument("--bench", required=True, help="path of checkpoint_bench")
     parser.add_argument("--python", help="an interpreter that has PyTorch")
     parser.add_argument("--directory", required=True)
+    parser.add_argument("--memory-tier", default="/dev/shm", help="on tmpfs")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--state-mib", type=float, default=1024)
@@ -310,21 +369,28 @@ def main():
         check_room(options, folder, version)
         for sub in ("ours", "memory", "torch", "fio"):
             (folder / sub).mkdir()
+        options.folder = folder
         arguments = ["--ranks", str(options.ranks), "--state-mib", str(options.state_mib), "--compute", str(options.compute)]
+        start = lambda where: Workload("longspan", [options.bench, *arguments, "--memory-tier", options.memory_tier,
+                                                    "--directory", str(where)], new_session=True)
         memory = over_pool([options.bench, *arguments, "--directory", str(folder / "memory")]) / options.ranks
         shutil.rmtree(folder / "memory")
-        ours = Workload("longspan", [options.bench, *arguments, "--directory", str(folder / "ours")], new_session=True)
+        ours = start(folder / "ours")
         theirs = None
         if version:
             theirs = Workload("PyTorch", [options.python, str(HERE / "pytorch_checkpoint.py"), *arguments, "--directory",
                                           str(folder / "torch")], {"OMP_NUM_THREADS": "1"}, new_session=True)
-        rounds = Rounds(options, ours, theirs, Disk(folder / "fio", options, ours))
+        rounds = Rounds(options, ours, theirs, Disk(folder / "fio", options, ours), start)
+        begin = time.time()
         rounds.warm_up()
         signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell started it in the background
         try:
             for turn in range(options.rounds):
                 print(f"bench: round {turn + 1} of {options.rounds}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
                 rounds.round(turn)
+                so_far = (time.time() - begin) / 60
+                print(f"bench: {so_far:.1f} minutes; {so_far / (turn + 1) * (options.rounds - turn - 1):.0f} more to go",
+                      file=sys.stderr)
         except KeyboardInterrupt:
             if not rounds.machine:
                 sys.exit("bench: interrupted before the first round was complete")
@@ -338,7 +404,7 @@ def main():
         kind = storage_kind(folder)
 
     result = {"device": device_name(), "cores": len(os.sched_getaffinity(0)), "disk": kind, "date": time.strftime("%Y-%m-%d"),
-              "options": vars(options), "pytorch": version, "rounds": rounds.machine, "modes": [],
+              "options": {k: v for k, v in vars(options).items() if k != "folder"}, "pytorch": version, "rounds": rounds.machine, "modes": [],
               "memory_over_pool_mib": memory, "targets": targets(rounds, memory, options)}
     print(f"\n{result['device']}, {result['cores']} cores; {kind}; {options.ranks} ranks of {options.state_mib:g} MiB; medians "
           f"of {len(rounds.machine)} interleaved rounds; PyTorch {version or 'skipped (not importable; see --python)'}")

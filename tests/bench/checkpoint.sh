@@ -11,12 +11,13 @@ Usage: tests/bench/checkpoint.sh [options]
 What saves cost: lazy ones every 10th, 5th, 2nd and every iteration, beside no saves, synchronous ones, and, where PyTorch
 is importable, torch.save and torch.distributed.checkpoint.async_save; how fast they are on disk and back, beside fio (where
 it is installed; else beside a write loop of its own and dd). Interleaved in rounds; prints tables and writes
-tests/bench/results/checkpoint-<device>-<n>-ranks.json. Says first what disk and memory it needs (2 ranks of 1 GiB: 12 GiB
-of disk and 4 GiB of memory, with PyTorch 18 and 10). About 2 minutes a round on two cores, with PyTorch 5; one more to
+tests/bench/results/checkpoint-<device>-<n>-ranks.json. Says first what disk and memory it needs (2 ranks of 1 GiB: 14 GiB
+of disk and 10 GiB of memory, with PyTorch 20 and 16). About 2 minutes a round on two cores, with PyTorch 5; one more to
 warm up.
 
   --directory DIR  on the disk to be measured (default: the build folder)
   --python PATH    an interpreter with PyTorch, e.g. that of a virtual environment (default: python3)
+  --memory-tier D  where host memory outlives a process: on tmpfs (default: /dev/shm)
   --rounds N       rounds of which medians are taken (default 7)
   --ranks N        ranks, of one compute thread each (default 2)
   --state-mib N    state of a rank (default 1024)
@@ -50,6 +51,7 @@ while [[ $# -gt 0 ]]; do
       [[ "$value" =~ ^[1-9][0-9]*(,[1-9][0-9]*)*$ ]] || die "--every $value: must be numbers, such as 10,1" 2
       arguments+=("$1" "$value"); shift ;;
     --results) arguments+=("$1" "$(value_of "$@")"); shift ;;
+    --memory-tier) arguments+=("$1" "$(value_of "$@")"); shift ;;
     --directory) directory=$(value_of "$@"); shift ;;
     --python) python=$(value_of "$@"); shift ;;
     --quick) arguments+=(--rounds 2 --state-mib 64 --compute 0.1) ;;

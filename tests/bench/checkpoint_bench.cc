@@ -2,15 +2,16 @@
 // can interleave it with others (checkpoint.py).
 //
 // Reads commands from standard input and answers each with one line of JSON on standard output:
-//   run MODE EVERY WARM COUNT SHARE  WARM + COUNT iterations of SHARE of the compute each; a save
-//                                    before each EVERYth of them; the last COUNT are timed. MODE:
-//                                    none, lazy or synchronous
-//   persist                          one lazy save while nothing else is done, until it is
-//   committed restore                          the newest lazy checkpoint back to memory evict the
-//   newest lazy checkpoint's files leave the page cache copy                             copy and
-//   checksums of a save, alone: processor seconds write                            the same bytes
-//   to a file a rank, synced: what the disk does memory                           resident bytes:
-//   now, at most, and before the writers were opened
+//
+//   run MODE EVERY WARM COUNT SHARE: WARM + COUNT iterations of SHARE of the compute each; a save
+//       before each EVERYth of them; the last COUNT are timed. MODE: none, lazy or synchronous
+//   persist: one lazy save while nothing else is done, until it is committed
+//   keep: the same, and another one to host memory, below --memory-tier
+//   restore disk|memory: the newest lazy checkpoint back to memory, as a run that starts does it
+//   copy: copy and checksums of a save, alone: processor seconds
+//   write: the same bytes to a file a rank, synced: what the disk does
+//   memory: resident bytes: now, at most, and before the writers were opened
+//
 // An iteration is forward and backward (matrix products, one thread a rank) and an update that
 // changes all of the state. Ranks are threads of this program. End of input ends it.
 #include <fcntl.h>
@@ -40,6 +41,7 @@
 #include "checkpoint/lazy_writer.h"
 #include "checkpoint/rank_file.h"
 #include "checkpoint/storage.h"
+#include "checkpoint/tiers.h"
 #include "kernels/gemm.h"
 #include "parallel/transport/rank_threads.h"
 
@@ -65,6 +67,7 @@ double ThreadSeconds() {
 struct Workload {
   int ranks = 2;
   std::string directory;
+  std::string memory_tier = "/dev/shm";
   int64_t state_bytes = int64_t{1} << 30;  // a rank
   int64_t pool_bytes = 0;                  // a rank; 0: the library's choice
   double compute_seconds = 1;              // forward and backward
@@ -113,7 +116,7 @@ class BenchmarkRank {
         CheckpointWriter::Open(files_, options, transport_);
     if (!synchronous.ok()) return synchronous.status();
     synchronous_ = *std::move(synchronous);
-    options.directory = workload_.directory + "/lazy";
+    options.directory = LazyDirectory();
     LazyOptions lazy;
     lazy.pool_bytes = workload_.pool_bytes;
     absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> opened =
@@ -143,6 +146,7 @@ class BenchmarkRank {
     double share = 1;
   };
 
+  std::string LazyDirectory() const { return workload_.directory + "/lazy"; }
   bool leader() const { return transport_.rank() == 0; }
   float* values() const { return static_cast<float*>(state_.data()); }
 
@@ -156,16 +160,19 @@ class BenchmarkRank {
         (run.mode == "none" || run.mode == "lazy" || run.mode == "synchronous")) {
       return Iterate(run);
     }
+    std::string place;
     if (name == "persist") return Persist();
-    if (name == "restore") return Restore();
-    if (name == "evict") return Evict();
+    if (name == "keep") return Keep();
+    if (name == "restore" && (words >> place) && (place == "disk" || place == "memory")) {
+      return Restore(place == "memory");
+    }
     if (name == "copy") return CopyAlone();
     if (name == "write") return WriteAlone();
     if (name == "memory") return Memory();
     return absl::InvalidArgumentError(absl::StrCat(
         "'", line,
         "' is not a command; there are: run none|lazy|synchronous EVERY WARM COUNT SHARE, ",
-        "persist, restore, evict, copy, write, memory"));
+        "persist, keep, restore disk|memory, copy, write, memory"));
   }
 
   void Compute(int64_t products) {
@@ -300,34 +307,74 @@ class BenchmarkRank {
                   {{"write_seconds", {reports.back().write_seconds}}});
   }
 
-  absl::Status Restore() {
-    absl::StatusOr<CheckpointInfo> info = ReadCheckpointInfo(files_, directory_);
-    if (!info.ok()) return info.status();
+  // A save to the disk and one to memory, of which the writers of this process know.
+  absl::Status Keep() {
+    absl::StatusOr<std::vector<int>> nodes = NodesByHost(transport_);
+    if (!nodes.ok()) return nodes.status();
+    absl::StatusOr<std::vector<TierDirectory>> claimed =
+        ClaimTiers(files_, LazyDirectory(), {{"memory", workload_.memory_tier}}, transport_);
+    if (!claimed.ok()) return claimed.status();
+    CheckpointOptions options;
+    options.run_id = "benchmark";
+    TierOptions tier;
+    tier.tier = claimed->front();
+    tier.nodes = *nodes;
+    LazyOptions lazy;
+    lazy.pool_bytes = 4 * kPieceBytes;
+    absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> writer = OpenTier(
+        files_, options, lazy_->generation(), tier, lazy, regions_, device_.memory(), transport_);
+    if (!writer.ok()) return writer.status();
+    SnapshotRequest request;
+    request.step = step_ + 1;
+    (*writer)->Snapshot(std::move(request));
+    (*writer)->Drain();
+    for (const FinishedSave& save : (*writer)->TakeFinished()) {
+      if (!save.status.ok()) return save.status;
+    }
+    return Persist();
+  }
+
+  absl::Status Restore(bool memory) {
     std::memset(state_.data(), 0, static_cast<size_t>(state_.bytes()));
     if (absl::Status status = transport_.Barrier(); !status.ok()) return status;
     const Clock::time_point begin = Clock::now();
     const double processor = ThreadSeconds();
-    if (absl::Status status = RestoreRegions(files_, *info, regions_); !status.ok()) return status;
+    absl::StatusOr<int64_t> bytes = Load(memory);
+    if (!bytes.ok()) return bytes.status();
     const double used = ThreadSeconds() - processor;
     if (absl::Status status = transport_.Barrier(); !status.ok()) return status;
     const double seconds = SecondsSince(begin);
     changed_ = true;
     if (values()[0] == 0 || values()[state_.bytes() / 4 - 1] == 0)
       return absl::InternalError("restore left the state as it was");
-    return Answer(absl::StrFormat("\"seconds\": %.6f, \"bytes\": %d", seconds, info->bytes),
+    return Answer(absl::StrFormat("\"seconds\": %.6f, \"bytes\": %d", seconds, *bytes),
                   {{"processor_seconds", {used}}});
   }
 
-  absl::Status Evict() {
-    const std::string path = absl::StrFormat("%s/rank-%05d.h5", directory_, transport_.rank());
-    const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (descriptor < 0)
-      return absl::NotFoundError(absl::StrCat(path, " is not there to be evicted"));
-    (void)fsync(descriptor);
-    const int error = posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED);
-    close(descriptor);
-    if (error != 0) return absl::InternalError(absl::StrCat("evict ", path, ": ", strerror(error)));
-    return Answer("\"evicted\": true", {});
+  // Of the newest checkpoint, found and read in the way of a run that starts.
+  absl::StatusOr<int64_t> Load(bool memory) {
+    absl::StatusOr<std::vector<int>> nodes = NodesByHost(transport_);
+    if (!nodes.ok()) return nodes.status();
+    std::vector<TierDirectory> tiers;
+    if (memory) {
+      absl::StatusOr<std::vector<TierDirectory>> known = ReadTiers(files_, LazyDirectory());
+      if (!known.ok()) return known.status();
+      tiers = *std::move(known);
+    }
+    absl::StatusOr<std::vector<FoundCheckpoint>> found =
+        FindCheckpoints(files_, LazyDirectory(), tiers, *nodes, transport_);
+    if (!found.ok()) return found.status();
+    if (found->empty() || found->front().copies.empty() == memory) {
+      return absl::NotFoundError("the newest checkpoint is not where it is to be read from");
+    }
+    absl::StatusOr<std::unique_ptr<TieredRestore>> restore =
+        TieredRestore::Open(files_, found->front(), *nodes, transport_);
+    if (!restore.ok()) return restore.status();
+    std::vector<std::string> notes;
+    absl::Status status = (*restore)->Restore(regions_, &notes);
+    if (status.ok() && !notes.empty()) status = absl::InternalError(notes.front());
+    if (!status.ok()) return status;
+    return (*restore)->info().bytes;
   }
 
   // What a save costs the processor at least: every byte copied, and both its checksums.
@@ -451,6 +498,7 @@ int Main(int argc, char** argv) {
   app.add_option("--ranks", workload.ranks, "Ranks, as threads of this program")
       ->check(CLI::PositiveNumber);
   app.add_option("--directory", workload.directory, "Where checkpoints go; exists")->required();
+  app.add_option("--memory-tier", workload.memory_tier, "Host memory that outlives the process");
   app.add_option("--state-mib", state_mib, "State of a rank")->check(CLI::PositiveNumber);
   app.add_option("--pool-mib", pool_mib,
                  "Host memory of a rank's saves; by default the library's choice");

@@ -233,7 +233,7 @@ void MeasureEmbedding(benchmark::State& state, Device& device, bool backward) {
   }
 }
 
-void MeasureAdamW(benchmark::State& state, Device& device) {
+void MeasureAdamW(benchmark::State& state, Device& device, bool sums) {
   Stream stream = device.CreateStream("benchmark");
   const Tensor gradient(device, {kParameters}), parameter(device, {kParameters});
   const Tensor first(device, {kParameters}), second(device, {kParameters});
@@ -241,8 +241,12 @@ void MeasureAdamW(benchmark::State& state, Device& device) {
   Zero(second.view(), stream);
   AdamWParameters step;
   step.rate = 1e-4;
+  std::vector<uint64_t> written(3);
+  WrittenSums target;
+  if (sums) target.sums = TensorView::Of(written.data(), {3});
   Measure(state, stream, {0, Bytes(7 * kParameters)}, [&] {
-    AdamWUpdate(step, gradient.view(), parameter.view(), first.view(), second.view(), stream);
+    AdamWUpdate(step, gradient.view(), parameter.view(), first.view(), second.view(), stream,
+                TensorView(), target);
     ++step.step;
   });
 }
@@ -286,7 +290,8 @@ void RegisterAll(Device& device) {
   }
   add("rope", [&device](auto& s) { MeasureRope(s, device); });
   add("cross_entropy", [&device](auto& s) { MeasureCrossEntropy(s, device); });
-  add("adamw", [&device](auto& s) { MeasureAdamW(s, device); });
+  add("adamw", [&device](auto& s) { MeasureAdamW(s, device, /*sums=*/false); });
+  add("adamw_sums", [&device](auto& s) { MeasureAdamW(s, device, /*sums=*/true); });
   add("gradient_statistics", [&device](auto& s) { MeasureGradientStatistics(s, device); });
   add("copy", [&device](auto& s) { MeasureCopy(s, device); });
 }

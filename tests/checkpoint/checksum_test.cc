@@ -57,6 +57,9 @@ TEST(ChecksumTest, PartsCombineToTheWhole) {
     const uint64_t b = ExtendCrc64(0, text.data() + cut, 5000 - cut);
     EXPECT_EQ(CombineCrc64(a, b, 5000 - cut), whole) << cut;
     EXPECT_EQ(ExtendCrc64(a, text.data() + cut, 5000 - cut), whole) << cut;
+    EXPECT_EQ(ExtendCrc32c(Crc32c(text.data(), cut), text.data() + cut, 5000 - cut),
+              Crc32c(text.data(), 5000))
+        << cut;
   }
 }
 

@@ -111,9 +111,10 @@ TEST(SaveRestoreTest, LargeFilesAndChunksThatAreReadOnce) {
   for (int ranks : {1, 3}) ExpectRestores(found->front(), ranks, kScale);
 }
 
-// Counts bytes read, file by file.
+// Counts bytes read; files ask for reads of `unit`.
 class CountingFiles : public FileSystem {
  public:
+  explicit CountingFiles(int64_t unit = File::kLongRead) : unit_(unit) {}
   class Reader : public File {
    public:
     Reader(CountingFiles& owner, std::unique_ptr<File> file)
@@ -125,6 +126,7 @@ class CountingFiles : public FileSystem {
       owner_.bytes_ += bytes;
       return file_->ReadAt(offset, data, bytes);
     }
+    int64_t ReadUnit() override { return owner_.unit_; }
     absl::StatusOr<int64_t> Size() override { return file_->Size(); }
     absl::Status Reserve(int64_t) override { return absl::UnimplementedError("read only"); }
     absl::Status Sync() override { return absl::UnimplementedError("read only"); }
@@ -161,6 +163,7 @@ class CountingFiles : public FileSystem {
   int64_t bytes() const { return bytes_; }
 
  private:
+  const int64_t unit_;
   std::atomic<int64_t> bytes_{0};
 };
 
@@ -198,6 +201,44 @@ TEST(SaveRestoreTest, ARankReadsOnlyTheChunksItNeeds) {
   ASSERT_TRUE(RestoreRegions(all, *info, {wanted}).ok());
   EXPECT_EQ(back, values);
   EXPECT_LE(all.bytes(), elements * 4 + (1 << 16)) << "each byte once";
+}
+
+TEST(SaveRestoreTest, ReadsInPartsOfAnySize) {
+  constexpr int64_t kScale = 12345;  // 23 MB
+  ScratchDirectory scratch;
+  ASSERT_TRUE(SaveSteps(Options(scratch / "checkpoints"), 2, {3}, kScale).ok());
+  const auto info =
+      ReadCheckpointInfo(PosixFileSystem(), scratch / "checkpoints/step-00000003.g0001");
+  ASSERT_TRUE(info.ok()) << info.status();
+  // Parts that end at borders of chunks, and parts that do not.
+  for (const int64_t unit : {int64_t{256} << 10, int64_t{99'991}, int64_t{3'000'017}}) {
+    CountingFiles files(unit);
+    ShardedState state(1, 3, 3, kScale);
+    state.Clear();
+    const absl::Status status = RestoreRegions(files, *info, state.regions());
+    EXPECT_TRUE(status.ok()) << status;
+    EXPECT_EQ(state.DifferenceFrom(3), "") << unit;
+  }
+
+  // A damaged byte in any part of a chunk is found, and the chunk named.
+  const std::string path = info->directory + "/rank-00000.h5";
+  auto file = PosixFileSystem().OpenForWrite(path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  for (const int64_t at :
+       {int64_t{4} << 20, (int64_t{4} << 20) + 1'234'567, (int64_t{8} << 20) - 1}) {
+    char byte = 0;
+    ASSERT_TRUE((*file)->ReadAt(at, &byte, 1).ok());
+    const char other = static_cast<char>(byte ^ 8);
+    ASSERT_TRUE((*file)->WriteAt(at, &other, 1).ok());
+    CountingFiles files(int64_t{256} << 10);
+    ShardedState state(0, 1, 3, kScale);
+    const absl::Status status = RestoreRegions(files, *info, state.regions());
+    EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+    EXPECT_NE(status.message().find("rank-00000.h5: bytes [4194304, 8388608)"),
+              absl::string_view::npos)
+        << status;
+    ASSERT_TRUE((*file)->WriteAt(at, &byte, 1).ok());
+  }
 }
 
 TEST(SaveRestoreTest, NewestIsTheHighestGenerationThenStep) {

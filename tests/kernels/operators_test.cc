@@ -3,6 +3,7 @@
 // tensors.
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <random>
@@ -340,6 +341,65 @@ TEST_F(OperatorsTest, AdamWLeavesPaddingAtZero) {
                 view(3), stream_);
   ASSERT_TRUE(stream_.Synchronize().ok());
   for (const auto& vector : zeros) EXPECT_EQ(vector, std::vector<float>(64, 0.0f));
+}
+
+// Word by word, from the definition in content_sum.h.
+uint64_t PlainContentSum(const std::vector<float>& values, int64_t position) {
+  const auto mixed = [](uint64_t n) {
+    uint64_t z = (n + 1) * 0x9e3779b97f4a7c15;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+    return z ^ (z >> 31);
+  };
+  uint64_t sum = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const uint64_t at = static_cast<uint64_t>(position) + i;
+    sum += std::bit_cast<uint32_t>(values[i]) * (mixed(1024 + at / 1024) | 1) *
+           ((mixed(at % 1024) >> 32) | 1);
+  }
+  return sum;
+}
+
+// Of vectors of several tasks that begin anywhere, on any number of threads, what is written is the
+// same as without.
+TEST(OptimizerPassTest, TellsTheContentSumsOfWhatItWrote) {
+  constexpr int64_t kCount = 100'003, kPosition = 777;
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  std::vector<float> gradient(kCount);
+  for (float& g : gradient) g = normal(random);
+  for (const int threads : {1, 3}) {
+    const std::unique_ptr<Device> device = Device::OpenCpu(threads);
+    Stream stream = device->CreateStream("test");
+    const auto view = [&](std::vector<float>& values) {
+      return TensorView::Of(values.data(), {kCount});
+    };
+    std::vector<std::vector<float>> with(3, gradient), without = with;
+    for (float& v : with[2]) v = std::abs(v);
+    without[2] = with[2];
+    std::vector<uint64_t> sums = {10, 20, 30};
+    const AdamWParameters adamw{.rate = 1e-2, .weight_decay = 0.1};
+    AdamWUpdate(adamw, view(gradient), view(with[0]), view(with[1]), view(with[2]), stream,
+                TensorView(), {TensorView::Of(sums.data(), {3}), kPosition});
+    AdamWUpdate(adamw, view(gradient), view(without[0]), view(without[1]), view(without[2]),
+                stream);
+    ASSERT_TRUE(stream.Synchronize().ok());
+    EXPECT_EQ(with, without);
+    for (size_t k = 0; k < 3; ++k) {
+      EXPECT_EQ(sums[k], 10 * (k + 1) + PlainContentSum(with[k], kPosition)) << k;
+    }
+
+    const SgdParameters sgd{.rate = 1e-2};
+    sums = {1, 2};
+    SgdUpdate(sgd, view(gradient), view(with[0]), view(with[1]), stream,
+              {TensorView::Of(sums.data(), {2}), kPosition});
+    SgdUpdate(sgd, view(gradient), view(without[0]), view(without[1]), stream);
+    ASSERT_TRUE(stream.Synchronize().ok());
+    EXPECT_EQ(with, without);
+    for (size_t k = 0; k < 2; ++k) {
+      EXPECT_EQ(sums[k], k + 1 + PlainContentSum(with[k], kPosition)) << k;
+    }
+  }
 }
 
 // Each statement opens its own device: the process that dies has threads of its own.
