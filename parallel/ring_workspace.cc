@@ -60,7 +60,7 @@ void WorkspaceTensors::Await(const Event& exchange, Stream& stream) {
 }
 
 void WorkspaceTensors::HoldUntilHere(Stream& stream) const {
-  stream.Launch("ring workspace", [held = memory_] {});
+  stream.RunOnHost("ring workspace", [held = memory_] { return absl::OkStatus(); });
 }
 
 }  // namespace longspan

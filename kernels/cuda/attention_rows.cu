@@ -1,6 +1,8 @@
+#include "kernels/cuda/attention_rows.cuh"
+
 #include <algorithm>
 
-#include "kernels/cuda/attention_rows.cuh"
+#include "kernels/cuda/launch.cuh"
 
 namespace longspan::cuda {
 namespace {
@@ -126,9 +128,8 @@ cudaError_t Add(const T* source, int64_t target_heads, int64_t group, int64_t he
   if (count == 0 || longest == 0) return cudaSuccess;
   const int64_t elements = longest * target_heads * head_dim;
   const unsigned blocks = static_cast<unsigned>(std::min<int64_t>((elements + 255) / 256, 4096));
-  AddKernel<T><<<dim3(blocks, static_cast<unsigned>(count)), 256, 0, stream>>>(
-      source, target_heads, group, head_dim, ranges, target);
-  return cudaGetLastError();
+  return Launch(AddKernel<T>, dim3(blocks, static_cast<unsigned>(count)), 256, 0, stream, source,
+                target_heads, group, head_dim, ranges, target);
 }
 
 template <typename Word>
@@ -149,10 +150,8 @@ cudaError_t Copy(const void* source, int64_t source_stride, int64_t rows, int64_
   const int64_t words = row_bytes / static_cast<int64_t>(sizeof(Word));
   const unsigned blocks =
       static_cast<unsigned>(std::min<int64_t>((rows * words + 255) / 256, 8192));
-  CopyKernel<Word><<<blocks, 256, 0, stream>>>(static_cast<const char*>(source), source_stride,
-                                               rows, words, static_cast<char*>(target),
-                                               target_stride);
-  return cudaGetLastError();
+  return Launch(CopyKernel<Word>, blocks, 256, 0, stream, static_cast<const char*>(source),
+                source_stride, rows, words, static_cast<char*>(target), target_stride);
 }
 
 }  // namespace
@@ -162,9 +161,8 @@ cudaError_t MergeAttentionRows(HeadsView<const float> block_out, const float* bl
                                float* lse, cudaStream_t stream) {
   const int64_t items = rows * heads;
   if (items == 0) return cudaSuccess;
-  MergeKernel<<<BlocksFor(items), kWarps * kWarp, 0, stream>>>(block_out, block_lse, items, heads,
-                                                               head_dim, out, lse);
-  return cudaGetLastError();
+  return Launch(MergeKernel, BlocksFor(items), kWarps * kWarp, 0, stream, block_out, block_lse,
+                items, heads, head_dim, out, lse);
 }
 
 cudaError_t AttentionDeltaRows(HeadsView<const float> out, HeadsView<const float> dout,
@@ -172,9 +170,8 @@ cudaError_t AttentionDeltaRows(HeadsView<const float> out, HeadsView<const float
                                cudaStream_t stream) {
   const int64_t items = rows * heads;
   if (items == 0) return cudaSuccess;
-  DeltaKernel<float>
-      <<<BlocksFor(items), kWarps * kWarp, 0, stream>>>(out, dout, items, heads, head_dim, delta);
-  return cudaGetLastError();
+  return Launch(DeltaKernel<float>, BlocksFor(items), kWarps * kWarp, 0, stream, out, dout, items,
+                heads, head_dim, delta);
 }
 
 cudaError_t AttentionDeltaRows(HeadsView<const float> out, HeadsView<const __nv_bfloat16> dout,
@@ -182,9 +179,8 @@ cudaError_t AttentionDeltaRows(HeadsView<const float> out, HeadsView<const __nv_
                                cudaStream_t stream) {
   const int64_t items = rows * heads;
   if (items == 0) return cudaSuccess;
-  DeltaKernel<__nv_bfloat16>
-      <<<BlocksFor(items), kWarps * kWarp, 0, stream>>>(out, dout, items, heads, head_dim, delta);
-  return cudaGetLastError();
+  return Launch(DeltaKernel<__nv_bfloat16>, BlocksFor(items), kWarps * kWarp, 0, stream, out, dout,
+                items, heads, head_dim, delta);
 }
 
 cudaError_t StandInForOutput(HeadsView<const __nv_bfloat16> dout, const float* delta, int64_t rows,
@@ -192,18 +188,16 @@ cudaError_t StandInForOutput(HeadsView<const __nv_bfloat16> dout, const float* d
                              cudaStream_t stream) {
   const int64_t items = rows * heads;
   if (items == 0) return cudaSuccess;
-  StandInKernel<<<BlocksFor(items), kWarps * kWarp, 0, stream>>>(dout, delta, items, heads,
-                                                                 head_dim, stand_in);
-  return cudaGetLastError();
+  return Launch(StandInKernel, BlocksFor(items), kWarps * kWarp, 0, stream, dout, delta, items,
+                heads, head_dim, stand_in);
 }
 
 cudaError_t FillRowsWithoutKeys(HeadsView<float> out, float* lse, int64_t begin, int64_t rows,
                                 int64_t heads, int64_t head_dim, cudaStream_t stream) {
   const int64_t items = rows * heads;
   if (items == 0) return cudaSuccess;
-  FillKernel<<<BlocksFor(items), kWarps * kWarp, 0, stream>>>(out, lse, begin, items, heads,
-                                                              head_dim);
-  return cudaGetLastError();
+  return Launch(FillKernel, BlocksFor(items), kWarps * kWarp, 0, stream, out, lse, begin, items,
+                heads, head_dim);
 }
 
 cudaError_t AddHeadRows(const float* source, int64_t target_heads, int64_t group, int64_t head_dim,

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/launch.cuh"
+
 namespace longspan::cuda {
 namespace {
 
@@ -157,9 +159,8 @@ unsigned BlockFor(int64_t width) {
 template <int kLanes>
 cudaError_t Forward(RowsView x, const float* weight, int64_t rows, int64_t width, float eps,
                     RowsView y, float* rstd, cudaStream_t stream) {
-  ForwardKernel<kLanes><<<static_cast<unsigned>(rows), BlockFor<kLanes>(width), 0, stream>>>(
-      x, weight, width, eps, y, rstd);
-  return cudaGetLastError();
+  return Launch(ForwardKernel<kLanes>, static_cast<unsigned>(rows), BlockFor<kLanes>(width), 0,
+                stream, x, weight, width, eps, y, rstd);
 }
 
 template <int kLanes>
@@ -171,15 +172,16 @@ cudaError_t Backward(RowsView dy, RowsView x, const float* weight, const float* 
   void* partials = nullptr;
   cudaError_t error = cudaMallocAsync(&partials, chunks * width * sizeof(float), stream);
   if (error != cudaSuccess) return error;
-  InputGradientKernel<kLanes><<<static_cast<unsigned>(rows), BlockFor<kLanes>(width), 0, stream>>>(
-      dy, x, weight, rstd, width, dx);
+  error = Launch(InputGradientKernel<kLanes>, static_cast<unsigned>(rows), BlockFor<kLanes>(width),
+                 0, stream, dy, x, weight, rstd, width, dx);
   const dim3 grid(static_cast<unsigned>(CeilDivide(width, kWarp * kLanes)),
                   static_cast<unsigned>(chunks));
-  WeightPartialsKernel<kLanes><<<grid, dim3(kWarp, kSumRows), 0, stream>>>(
-      dy, x, rstd, rows, width, chunk_rows, static_cast<float*>(partials));
-  AddPartialsKernel<<<static_cast<unsigned>(CeilDivide(width, 128)), 128, 0, stream>>>(
-      static_cast<float*>(partials), chunks, width, dweight);
-  error = cudaGetLastError();
+  if (error == cudaSuccess)
+    error = Launch(WeightPartialsKernel<kLanes>, grid, dim3(kWarp, kSumRows), 0, stream, dy, x,
+                   rstd, rows, width, chunk_rows, static_cast<float*>(partials));
+  if (error == cudaSuccess)
+    error = Launch(AddPartialsKernel, static_cast<unsigned>(CeilDivide(width, 128)), 128, 0, stream,
+                   static_cast<float*>(partials), chunks, width, dweight);
   const cudaError_t free_error = cudaFreeAsync(partials, stream);
   return error != cudaSuccess ? error : free_error;
 }

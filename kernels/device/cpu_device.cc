@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstring>
 #include <deque>
 #include <mutex>
 #include <thread>
@@ -49,6 +50,24 @@ struct CpuStreamState : Stream::State {
 
   void Launch(const char* name, std::function<absl::Status()> body) override {
     Push({name, std::move(body)});
+  }
+
+  Event RunOnHost(const char* name, std::function<absl::Status()> body) override {
+    auto promise = std::make_shared<EventPromise>();
+    Event event = promise->event();
+    Push({name, [promise, body = std::move(body)] {
+            absl::Status status = body();
+            promise->Complete(status);
+            return status;
+          }});
+    return event;
+  }
+
+  void CopyBytes(const void* from, void* to, int64_t bytes) override {
+    Launch("copy", [from, to, bytes] {
+      std::memcpy(to, from, static_cast<size_t>(bytes));
+      return absl::OkStatus();
+    });
   }
 
   Event Record() override {
@@ -158,6 +177,10 @@ struct CpuStreamState : Stream::State {
   std::thread worker;          // last: starts when the rest exists
 };
 
+std::unique_ptr<Stream::State> Stream::State::MakeWorker(Device& device, const std::string& name) {
+  return std::make_unique<CpuStreamState>(device, name);
+}
+
 class CpuDevice : public Device {
  public:
   explicit CpuDevice(int threads) : threads_(threads) {}
@@ -170,6 +193,10 @@ class CpuDevice : public Device {
   MemoryTable& memory() override { return memory_; }
   Stream CreateStream(const std::string& name) override {
     return Stream(std::make_unique<CpuStreamState>(*this, name));
+  }
+  absl::Status CopyNow(const void* from, void* to, int64_t bytes) override {
+    if (bytes > 0) std::memcpy(to, from, static_cast<size_t>(bytes));
+    return absl::OkStatus();
   }
 
  private:

@@ -14,23 +14,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/device/check.h"
+#include "kernels/device/cuda_memory.h"
 #include "kernels/device/stream_state.h"
 
 namespace longspan {
 namespace {
-
-// Also clears the error, so that the next call does not report it again.
-absl::Status CudaStatus(cudaError_t error, const char* call) {
-  if (error == cudaSuccess) return absl::OkStatus();
-  (void)cudaGetLastError();
-  const std::string message = absl::StrCat("CUDA: ", call, ": ", cudaGetErrorString(error));
-  if (error == cudaErrorMemoryAllocation) return absl::ResourceExhaustedError(message);
-  return absl::InternalError(message);
-}
-
-void CheckCuda(cudaError_t error) {
-  LONGSPAN_CHECK(error == cudaSuccess, cudaGetErrorString(error));
-}
 
 // Lets a CUDA stream wait for events that the host completes: wait number k of the stream passes
 // when the word in pinned memory has reached k. Events complete in any order, so the word moves
@@ -100,8 +88,9 @@ void CUDART_CB CompleteRecorded(cudaStream_t, cudaError_t error, void* data) {
 }  // namespace
 
 struct CudaStreamState : Stream::State {
-  CudaStreamState(Device& owner, int device_index, PFN_cuStreamWaitValue32_v11070 wait_for_value)
-      : State(owner), index(device_index), wait_value(wait_for_value) {
+  CudaStreamState(Device& owner, int device_index, PFN_cuStreamWaitValue32_v11070 wait_for_value,
+                  std::string label)
+      : State(owner), index(device_index), name(std::move(label)), wait_value(wait_for_value) {
     CheckCuda(cudaSetDevice(index));
     CheckCuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     void* pinned = nullptr;
@@ -112,6 +101,7 @@ struct CudaStreamState : Stream::State {
   }
 
   ~CudaStreamState() override {
+    worker.reset();  // waits for what it was given, as for all that is queued
     gate->WaitUntilAllOpen();
     (void)cudaSetDevice(index);
     (void)cudaStreamSynchronize(stream);
@@ -119,9 +109,28 @@ struct CudaStreamState : Stream::State {
     (void)cudaFreeHost(word);
   }
 
-  void Launch(const char* name, std::function<absl::Status()>) override {
-    const std::string message = absl::StrCat("no CUDA body for '", name, "'");
+  void Launch(const char* work, std::function<absl::Status()>) override {
+    const std::string message = absl::StrCat("no CUDA body for '", work, "'");
     LONGSPAN_CHECK(false, message.c_str());
+  }
+
+  Event RunOnHost(const char* work, std::function<absl::Status()> body) override {
+    // The two go together: what is recorded here belongs to this body.
+    const std::lock_guard lock(worker_mutex);
+    if (worker == nullptr) worker = MakeWorker(device, name);
+    worker->WaitFor(Record());
+    return worker->RunOnHost(work, [device_index = index, body = std::move(body)] {
+      (void)cudaSetDevice(device_index);
+      return body();
+    });
+  }
+
+  void CopyBytes(const void* from, void* to, int64_t bytes) override {
+    (void)cudaSetDevice(index);
+    const absl::Status status =
+        CudaStatus(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, stream),
+                   "cudaMemcpyAsync");
+    if (!status.ok()) gate->Fail(status);
   }
 
   Event Record() override {
@@ -175,10 +184,13 @@ struct CudaStreamState : Stream::State {
   }
 
   const int index;
+  const std::string name;
   const PFN_cuStreamWaitValue32_v11070 wait_value;
   cudaStream_t stream = nullptr;
   uint32_t* word = nullptr;
   std::shared_ptr<HostGate> gate;
+  std::mutex worker_mutex;
+  std::unique_ptr<State> worker;  // made when the host is first needed
 };
 
 class CudaDevice : public Device {
@@ -189,15 +201,19 @@ class CudaDevice : public Device {
         description_(absl::StrCat("cuda ", index, ", ", properties.name, ", ",
                                   properties.totalGlobalMem >> 30, " GiB")),
         wait_value_(wait_value),
-        threads_(threads) {}
+        threads_(threads),
+        source_(index),
+        memory_(source_) {}
 
   DeviceKind kind() const override { return DeviceKind::kCuda; }
   std::string description() const override { return description_; }
   ThreadPool& threads() override { return threads_; }
   MemoryTable& memory() override { return memory_; }
-  // The driver's streams have no names.
-  Stream CreateStream(const std::string&) override {
-    return Stream(std::make_unique<CudaStreamState>(*this, index_, wait_value_));
+  Stream CreateStream(const std::string& name) override {
+    return Stream(std::make_unique<CudaStreamState>(*this, index_, wait_value_, name));
+  }
+  absl::Status CopyNow(const void* from, void* to, int64_t bytes) override {
+    return source_.Copy(from, to, bytes);
   }
 
  private:
@@ -205,6 +221,7 @@ class CudaDevice : public Device {
   const std::string description_;
   const PFN_cuStreamWaitValue32_v11070 wait_value_;
   ThreadPool threads_;
+  CudaMemory source_;
   MemoryTable memory_;
 };
 

@@ -23,7 +23,27 @@ int64_t StatusField(const char* field) {
   return 0;
 }
 
+class OrdinaryMemory : public MemorySource {
+ public:
+  void* Allocate(int64_t bytes, Placement) override {
+    return std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
+  }
+  void Free(void* memory, Placement) override { std::free(memory); }
+  absl::Status Zero(void* memory, int64_t bytes, Placement) override {
+    std::memset(memory, 0, static_cast<size_t>(bytes));
+    return absl::OkStatus();
+  }
+};
+
+// Without state, so that it may be shared and never ends.
+MemorySource& Ordinary() {
+  static OrdinaryMemory* const source = new OrdinaryMemory();
+  return *source;
+}
+
 }  // namespace
+
+MemoryTable::MemoryTable() : source_(Ordinary()) {}
 
 void MemoryTable::Add(const std::string& tag, int64_t bytes) {
   std::lock_guard lock(mutex_);
@@ -72,22 +92,22 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
   tag_ = std::move(other.tag_);
   data_ = std::exchange(other.data_, nullptr);
   bytes_ = std::exchange(other.bytes_, 0);
+  placement_ = other.placement_;
   return *this;
 }
 
 void Buffer::Free() {
   if (data_ == nullptr) return;
-  std::free(data_);
+  table_->source().Free(data_, placement_);
   table_->Remove(tag_, bytes_);
   data_ = nullptr;
 }
 
 absl::StatusOr<Buffer> Buffer::Allocate(MemoryTable& table, int64_t bytes, const std::string& tag,
-                                        Placement) {
+                                        Placement placement) {
   LONGSPAN_CHECK(bytes >= 0, "negative allocation");
   Buffer buffer;
-  const int64_t rounded = std::max((bytes + kAlignment - 1) / kAlignment * kAlignment, kAlignment);
-  buffer.data_ = std::aligned_alloc(kAlignment, rounded);
+  buffer.data_ = table.source().Allocate(std::max<int64_t>(bytes, 1), placement);
   if (buffer.data_ == nullptr) {
     return absl::ResourceExhaustedError(absl::StrCat("no memory for ", bytes, " bytes of ", tag,
                                                      "; this rank already holds ",
@@ -96,6 +116,7 @@ absl::StatusOr<Buffer> Buffer::Allocate(MemoryTable& table, int64_t bytes, const
   buffer.table_ = &table;
   buffer.tag_ = tag;
   buffer.bytes_ = bytes;
+  buffer.placement_ = placement;
   table.Add(tag, bytes);
   return buffer;
 }
@@ -103,7 +124,10 @@ absl::StatusOr<Buffer> Buffer::Allocate(MemoryTable& table, int64_t bytes, const
 absl::StatusOr<Buffer> Buffer::AllocateZeroed(MemoryTable& table, int64_t bytes,
                                               const std::string& tag, Placement placement) {
   absl::StatusOr<Buffer> buffer = Allocate(table, bytes, tag, placement);
-  if (buffer.ok() && bytes > 0) std::memset(buffer->data_, 0, bytes);
+  if (!buffer.ok() || bytes == 0) return buffer;
+  if (absl::Status status = table.source().Zero(buffer->data_, bytes, placement); !status.ok()) {
+    return status;
+  }
   return buffer;
 }
 

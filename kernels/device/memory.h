@@ -17,9 +17,29 @@
 
 namespace longspan {
 
-// Bytes of one rank by tag. Thread-safe.
+// Where a buffer lies. On the CPU back end all three are ordinary memory. On a GPU kernels touch
+// kDevice alone; copies between it and kPinnedHost do not stop the host, kHost is ordinary memory.
+enum class Placement { kDevice, kHost, kPinnedHost };
+
+// What a device hands out its memory from. Thread-safe.
+class MemorySource {
+ public:
+  virtual ~MemorySource() = default;
+  // `bytes` >= 1, aligned to 64; not initialised. nullptr where there is none.
+  virtual void* Allocate(int64_t bytes, Placement placement) = 0;
+  // No work that is queued anywhere uses the memory any more.
+  virtual void Free(void* memory, Placement placement) = 0;
+  // Done when it returns.
+  virtual absl::Status Zero(void* memory, int64_t bytes, Placement placement) = 0;
+};
+
+// Bytes of one rank by tag, and where they come from. Thread-safe.
 class MemoryTable {
  public:
+  // Ordinary memory for every placement.
+  MemoryTable();
+  // From `source`, which must outlive the table.
+  explicit MemoryTable(MemorySource& source) : source_(source) {}
   struct Row {
     std::string tag;
     int64_t current_bytes = 0;
@@ -31,16 +51,15 @@ class MemoryTable {
   std::vector<Row> Rows() const;
   int64_t current_bytes() const;
   int64_t peak_bytes() const;
+  MemorySource& source() const { return source_; }
 
  private:
+  MemorySource& source_;
   mutable std::mutex mutex_;
   std::vector<Row> rows_;
   int64_t current_bytes_ = 0;
   int64_t peak_bytes_ = 0;
 };
-
-// Where a buffer lies. On the CPU back end all three are ordinary memory.
-enum class Placement { kDevice, kHost, kPinnedHost };
 
 // Move-only owner of 64-byte aligned memory. Must not outlive the MemoryTable it was allocated
 // under.
@@ -71,6 +90,7 @@ class Buffer {
   std::string tag_;
   void* data_ = nullptr;
   int64_t bytes_ = 0;
+  Placement placement_ = Placement::kHost;
 };
 
 // Resident set size of this process, and its peak, in bytes (/proc/self/status).

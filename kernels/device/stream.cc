@@ -126,6 +126,12 @@ void Stream::LaunchFallible(const char* name, std::function<absl::Status()> body
   state_->Launch(name, std::move(body));
 }
 
+Event Stream::RunOnHost(const char* name, std::function<absl::Status()> body) {
+  return state_->RunOnHost(name, std::move(body));
+}
+void Stream::CopyBytes(const void* from, void* to, int64_t bytes) {
+  if (bytes > 0) state_->CopyBytes(from, to, bytes);
+}
 Event Stream::Record() { return state_->Record(); }
 void Stream::WaitFor(const Event& event) { state_->WaitFor(event); }
 absl::Status Stream::Synchronize() { return state_->Synchronize(); }

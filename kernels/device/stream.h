@@ -85,6 +85,14 @@ class Stream {
   void Launch(const char* name, std::function<void()> body);
   // As Launch; a failing body makes the stream fail.
   void LaunchFallible(const char* name, std::function<absl::Status()> body);
+  // Any stream: runs `body` on a host thread once everything launched so far is done, in the order
+  // of such calls. Work launched later waits for it only through the event returned (on the CPU it
+  // waits anyway), which tells how the body ended; on a failed stream it does not run. On a GPU it
+  // must not wait for work launched later, nor allocate or free memory of the device.
+  Event RunOnHost(const char* name, std::function<absl::Status()> body);
+  // Copies between memory of the host and of the device, in either direction or within one. To and
+  // from ordinary host memory a GPU's copy may stop the calling thread.
+  void CopyBytes(const void* from, void* to, int64_t bytes);
   // An event that is done when everything launched so far is.
   Event Record();
   // Work launched from now on waits for `event`; the calling thread does not.
@@ -133,6 +141,9 @@ class Device {
   virtual MemoryTable& memory() = 0;
   // `name` labels the worker thread (at most 15 characters show).
   virtual Stream CreateStream(const std::string& name) = 0;
+  // Copies bytes between memory of the host and of the device, whichever each lies in, and returns
+  // when that is done. In no order with any stream; on a GPU it gives way to their work.
+  virtual absl::Status CopyNow(const void* from, void* to, int64_t bytes) = 0;
 
   // Whether operators owe equal bits in every run where that costs time and memory. On the CPU they
   // give them anyway.

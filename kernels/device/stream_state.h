@@ -14,10 +14,15 @@
 namespace longspan {
 
 struct Stream::State {
+  // A worker thread with a queue: a CPU stream, and what a CUDA stream runs on the host.
+  static std::unique_ptr<State> MakeWorker(Device& device, const std::string& name);
+
   explicit State(Device& owner) : device(owner) {}
   // Finishes the work queued so far.
   virtual ~State() = default;
   virtual void Launch(const char* name, std::function<absl::Status()> body) = 0;
+  virtual Event RunOnHost(const char* name, std::function<absl::Status()> body) = 0;
+  virtual void CopyBytes(const void* from, void* to, int64_t bytes) = 0;
   virtual Event Record() = 0;
   virtual void WaitFor(const Event& event) = 0;
   virtual absl::Status Synchronize() = 0;

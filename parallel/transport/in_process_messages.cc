@@ -1,6 +1,5 @@
 #include "parallel/transport/in_process_messages.h"
 
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -41,7 +40,7 @@ void InProcessMessages::Deliver(Match& match) {
   absl::Status status;
   if (match.send.bytes == match.receive.bytes) {
     const void* source = match.send.operation ? match.send.data : match.send.buffered.data();
-    std::memcpy(match.receive.data, source, match.send.bytes);
+    status = match.receive.device->CopyNow(source, match.receive.data, match.send.bytes);
   } else {
     status = absl::InvalidArgumentError(
         absl::StrCat("exchange: rank ", match.source, " sends ", match.send.bytes,
@@ -57,37 +56,35 @@ absl::Status InProcessMessages::FailureWith(int peer) const {
   return absl::UnavailableError(absl::StrCat("exchange: rank ", peer, " has left the job"));
 }
 
-void InProcessMessages::PostReceive(int rank, const Message& message,
-                                    const std::shared_ptr<Operation>& operation,
-                                    std::vector<Match>& matches, std::vector<Side>& failed) {
-  Side side{operation, message.tensor.raw(), message.tensor.bytes(), {}};
-  Channel& from = channel(message.peer, rank);
+void InProcessMessages::PostReceive(int rank, int peer, Side side, std::vector<Match>& matches,
+                                    std::vector<Side>& failed) {
+  Channel& from = channel(peer, rank);
   if (failure_.ok() && !from.sends.empty()) {
-    matches.push_back({message.peer, rank, std::move(from.sends.front()), std::move(side)});
+    matches.push_back({peer, rank, std::move(from.sends.front()), std::move(side)});
     from.sends.pop_front();
-  } else if (!failure_.ok() || gone_[message.peer]) {
+  } else if (!failure_.ok() || gone_[peer]) {
     failed.push_back(std::move(side));
   } else {
     from.receives.push_back(std::move(side));
   }
 }
 
-void InProcessMessages::PostSend(int rank, const Message& message,
-                                 const std::shared_ptr<Operation>& operation,
-                                 std::vector<Match>& matches, std::vector<Side>& failed) {
-  Side side{operation, message.tensor.raw(), message.tensor.bytes(), {}};
-  Channel& to = channel(rank, message.peer);
-  if (!failure_.ok() || gone_[message.peer]) {
+void InProcessMessages::PostSend(int rank, int peer, Side side, std::vector<Match>& matches,
+                                 std::vector<Side>& failed) {
+  Channel& to = channel(rank, peer);
+  if (!failure_.ok() || gone_[peer]) {
     failed.push_back(std::move(side));
   } else if (!to.receives.empty()) {
-    matches.push_back({rank, message.peer, std::move(side), std::move(to.receives.front())});
+    matches.push_back({rank, peer, std::move(side), std::move(to.receives.front())});
     to.receives.pop_front();
   } else if (side.bytes <= options_.eager_bytes) {
-    const char* bytes = static_cast<const char*>(side.data);
-    side.buffered.assign(bytes, bytes + side.bytes);
-    side.operation = nullptr;
+    side.buffered.resize(side.bytes);
+    const absl::Status copied = side.device->CopyNow(side.data, side.buffered.data(), side.bytes);
     // Not the last hold: Post has one until it is through.
+    const std::shared_ptr<Operation> operation = std::move(side.operation);
+    side.operation = nullptr;
     std::lock_guard lock(operation->mutex);
+    operation->status.Update(copied);
     --operation->outstanding;
     to.sends.push_back(std::move(side));
   } else {
@@ -96,30 +93,28 @@ void InProcessMessages::PostSend(int rank, const Message& message,
 }
 
 void InProcessMessages::Post(int rank, const std::vector<Message>& sends,
-                             const std::vector<Message>& receives, EventPromise promise) {
+                             const std::vector<Message>& receives, Device& device,
+                             EventPromise promise) {
   auto operation = std::make_shared<Operation>();
   operation->promise = std::move(promise);
   std::vector<Match> matches;
   std::vector<Side> failed;
   absl::Status failure;
+  const auto side_of = [&](const Message& message) {
+    std::lock_guard hold(operation->mutex);
+    ++operation->outstanding;
+    return Side{operation, message.tensor.raw(), message.tensor.bytes(), {}, &device};
+  };
   {
     std::lock_guard lock(mutex_);
     for (const Message& message : receives) {
       if (message.tensor.empty()) continue;
-      {
-        std::lock_guard hold(operation->mutex);
-        ++operation->outstanding;
-      }
-      PostReceive(rank, message, operation, matches, failed);
+      PostReceive(rank, message.peer, side_of(message), matches, failed);
       if (!failed.empty() && failure.ok()) failure = FailureWith(message.peer);
     }
     for (const Message& message : sends) {
       if (message.tensor.empty()) continue;
-      {
-        std::lock_guard hold(operation->mutex);
-        ++operation->outstanding;
-      }
-      PostSend(rank, message, operation, matches, failed);
+      PostSend(rank, message.peer, side_of(message), matches, failed);
       if (!failed.empty() && failure.ok()) failure = FailureWith(message.peer);
     }
     if (!failure_.ok()) failure = failure_;  // also of an exchange without messages

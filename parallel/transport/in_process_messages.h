@@ -31,8 +31,9 @@ class InProcessMessages {
 
   // Completes `promise` when all messages are delivered; with the first failure otherwise, but
   // never while one of the buffers may still be used.
+  // The memory is `device`'s or its host's; the device outlives all deliveries.
   void Post(int rank, const std::vector<Message>& sends, const std::vector<Message>& receives,
-            EventPromise promise);
+            Device& device, EventPromise promise);
   // Fails what is pending and all later posts.
   void Fail(const absl::Status& status);
   // Fails what is pending with `rank` and later posts that name it; what it has sent already can
@@ -54,6 +55,7 @@ class InProcessMessages {
     void* data = nullptr;
     int64_t bytes = 0;
     std::vector<char> buffered;
+    Device* device = nullptr;
   };
   struct Channel {
     std::deque<Side> sends;
@@ -74,10 +76,10 @@ class InProcessMessages {
   static void Finish(const std::shared_ptr<Operation>& operation, const absl::Status& status);
   static void Deliver(Match& match);
   // Both under the lock. Sides that cannot be matched any more go to `failed`.
-  void PostReceive(int rank, const Message& message, const std::shared_ptr<Operation>& operation,
-                   std::vector<Match>& matches, std::vector<Side>& failed);
-  void PostSend(int rank, const Message& message, const std::shared_ptr<Operation>& operation,
-                std::vector<Match>& matches, std::vector<Side>& failed);
+  void PostReceive(int rank, int peer, Side side, std::vector<Match>& matches,
+                   std::vector<Side>& failed);
+  void PostSend(int rank, int peer, Side side, std::vector<Match>& matches,
+                std::vector<Side>& failed);
   absl::Status FailureWith(int peer) const;
   void DeliverDelayed();
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <functional>
 #include <utility>
 #include <vector>
@@ -49,6 +48,27 @@ std::vector<const void*> Inputs(const std::vector<Arrival>& arrivals, int64_t by
   return inputs;
 }
 
+// output = the sum of `inputs` in rank order. Device memory is added up on the host: with several
+// ranks on one GPU that is for tests, and the bits are those of every other transport.
+absl::Status Sum(const std::vector<const void*>& inputs, DType dtype, int64_t elements,
+                 void* output, Device& device) {
+  if (device.kind() == DeviceKind::kCpu) {
+    SumInRankOrder(inputs, dtype, elements, output, device.threads());
+    return absl::OkStatus();
+  }
+  const int64_t bytes = elements * SizeOf(dtype);
+  std::vector<std::vector<char>> copies;
+  std::vector<const void*> on_host;
+  for (const void* input : inputs) {
+    copies.emplace_back(static_cast<size_t>(bytes));
+    on_host.push_back(copies.back().data());
+    absl::Status status = device.CopyNow(input, copies.back().data(), bytes);
+    if (!status.ok()) return status;
+  }
+  SumInRankOrder(on_host, dtype, elements, copies[0].data(), device.threads());
+  return device.CopyNow(copies[0].data(), output, bytes);
+}
+
 // Elements where part `rank` of an all-reduce begins: every rank sums one part. Whole cache lines,
 // so that two ranks never write to one.
 int64_t PartBegin(int64_t elements, int ranks, int rank) {
@@ -76,7 +96,6 @@ class InProcessNetwork::Endpoint : public Transport {
 
   Event Exchange(std::vector<Message> sends, std::vector<Message> receives,
                  Stream& stream) override {
-    CheckStream(stream);
     for (const Message& message : receives) CheckMessage(message);
     for (const Message& message : sends) {
       CheckMessage(message);
@@ -85,11 +104,13 @@ class InProcessNetwork::Endpoint : public Transport {
     auto promise = std::make_shared<EventPromise>();
     const Event event = promise->event();
     const ExchangeTrace trace(sends, receives, stream);
-    stream.Launch("exchange", [state = state_, rank = rank_, sends = std::move(sends),
-                               receives = std::move(receives), promise, trace] {
-      trace.Posted(promise->event());
-      state->messages.Post(rank, sends, receives, std::move(*promise));
-    });
+    stream.RunOnHost("exchange",
+                     [state = state_, rank = rank_, sends = std::move(sends),
+                      receives = std::move(receives), device = &stream.device(), promise, trace] {
+                       trace.Posted(promise->event());
+                       state->messages.Post(rank, sends, receives, *device, std::move(*promise));
+                       return absl::OkStatus();
+                     });
     return event;
   }
 
@@ -98,25 +119,23 @@ class InProcessNetwork::Endpoint : public Transport {
     LaunchCollective(
         "all-reduce", absl::StrCat("all-reduce of ", tensor.elements(), " ", Name(tensor.dtype())),
         tensor, stream,
-        [this, tensor](const Arrivals& arrivals, const MeetAgain& meet_again, ThreadPool& threads) {
+        [this, tensor](const Arrivals& arrivals, const MeetAgain& meet_again, Device& device) {
           const int64_t element = SizeOf(tensor.dtype());
           char* own = static_cast<char*>(tensor.raw());
           const int64_t begin = PartBegin(tensor.elements(), size(), rank_);
           const int64_t end = PartBegin(tensor.elements(), size(), rank_ + 1);
           // In place: of this rank's tensor the others read only their own parts.
-          SumInRankOrder(Inputs(*arrivals, begin * element), tensor.dtype(), end - begin,
-                         own + begin * element, threads);
-          if (absl::Status status = meet_again(); !status.ok()) return status;
-          for (int part = 0; part < size(); ++part) {
+          absl::Status status = Sum(Inputs(*arrivals, begin * element), tensor.dtype(), end - begin,
+                                    own + begin * element, device);
+          if (status.ok()) status = meet_again();
+          for (int part = 0; part < size() && status.ok(); ++part) {
             if (part == rank_) continue;
             const int64_t from = PartBegin(tensor.elements(), size(), part) * element;
             const int64_t to = PartBegin(tensor.elements(), size(), part + 1) * element;
-            if (from < to) {
-              std::memcpy(own + from, static_cast<const char*>((*arrivals)[part].input) + from,
-                          to - from);
-            }
+            status = device.CopyNow(static_cast<const char*>((*arrivals)[part].input) + from,
+                                    own + from, to - from);
           }
-          return meet_again();
+          return status.ok() ? meet_again() : status;
         });
   }
 
@@ -128,10 +147,10 @@ class InProcessNetwork::Endpoint : public Transport {
         "reduce-scatter",
         absl::StrCat("reduce-scatter of ", input.elements(), " ", Name(input.dtype())), input,
         stream,
-        [this, output](const Arrivals& arrivals, const MeetAgain& meet_again, ThreadPool& threads) {
-          SumInRankOrder(Inputs(*arrivals, rank_ * output.bytes()), output.dtype(),
-                         output.elements(), output.raw(), threads);
-          return meet_again();
+        [this, output](const Arrivals& arrivals, const MeetAgain& meet_again, Device& device) {
+          const absl::Status status = Sum(Inputs(*arrivals, rank_ * output.bytes()), output.dtype(),
+                                          output.elements(), output.raw(), device);
+          return status.ok() ? meet_again() : status;
         });
   }
 
@@ -139,17 +158,19 @@ class InProcessNetwork::Endpoint : public Transport {
     LONGSPAN_CHECK(input.contiguous() && output.contiguous() && input.dtype() == output.dtype() &&
                        output.elements() == input.elements() * size(),
                    "all-gather: output is size() contiguous parts like input");
-    LaunchCollective(
-        "all-gather", absl::StrCat("all-gather of ", input.elements(), " ", Name(input.dtype())),
-        input, stream,
-        [this, input, output](const Arrivals& arrivals, const MeetAgain& meet_again, ThreadPool&) {
-          for (int part = 0; part < size(); ++part) {
-            void* to = static_cast<char*>(output.raw()) + part * input.bytes();
-            const void* from = (*arrivals)[part].input;
-            if (to != from && !input.empty()) std::memcpy(to, from, input.bytes());
-          }
-          return meet_again();
-        });
+    LaunchCollective("all-gather",
+                     absl::StrCat("all-gather of ", input.elements(), " ", Name(input.dtype())),
+                     input, stream,
+                     [this, input, output](const Arrivals& arrivals, const MeetAgain& meet_again,
+                                           Device& device) {
+                       absl::Status status;
+                       for (int part = 0; part < size() && status.ok(); ++part) {
+                         void* to = static_cast<char*>(output.raw()) + part * input.bytes();
+                         const void* from = (*arrivals)[part].input;
+                         if (to != from) status = device.CopyNow(from, to, input.bytes());
+                       }
+                       return status.ok() ? meet_again() : status;
+                     });
   }
 
   absl::StatusOr<std::vector<std::string>> AllGatherBytes(std::string_view bytes) override {
@@ -188,12 +209,8 @@ class InProcessNetwork::Endpoint : public Transport {
 
  private:
   using MeetAgain = std::function<absl::Status()>;
-  using Collective = std::function<absl::Status(const Arrivals&, const MeetAgain&, ThreadPool&)>;
+  using Collective = std::function<absl::Status(const Arrivals&, const MeetAgain&, Device&)>;
 
-  void CheckStream(const Stream& stream) const {
-    LONGSPAN_CHECK(stream.kind() == DeviceKind::kCpu,
-                   "the in-process transport is for CPU streams");
-  }
   void CheckMessage(const Message& message) const {
     LONGSPAN_CHECK(message.peer >= 0 && message.peer < size(), "exchange: no such peer");
     LONGSPAN_CHECK(message.tensor.contiguous(), "exchange: messages are contiguous");
@@ -208,23 +225,23 @@ class InProcessNetwork::Endpoint : public Transport {
   // any more.
   void LaunchCollective(const char* name, std::string purpose, TensorView input, Stream& stream,
                         Collective body) {
-    CheckStream(stream);
     const int64_t call = stream_calls_++;
     Device* device = &stream.device();
-    stream.LaunchFallible(name,
-                          [this, purpose = std::move(purpose), input, call, device,
-                           body = std::move(body)]() -> absl::Status {
-                            int phase = 0;
-                            auto meet = [&] {
-                              return state_->meetings.Meet(
-                                  rank_, {.host = false, .call = call, .phase = phase++},
-                                  {purpose, input.raw(), ""});
-                            };
-                            absl::StatusOr<Arrivals> arrivals = meet();
-                            if (!arrivals.ok()) return arrivals.status();
-                            return body(
-                                *arrivals, [&] { return meet().status(); }, device->threads());
-                          });
+    const Event ended = stream.RunOnHost(
+        name,
+        [this, purpose = std::move(purpose), input, call, device,
+         body = std::move(body)]() -> absl::Status {
+          int phase = 0;
+          auto meet = [&] {
+            return state_->meetings.Meet(rank_, {.host = false, .call = call, .phase = phase++},
+                                         {purpose, input.raw(), ""});
+          };
+          absl::StatusOr<Arrivals> arrivals = meet();
+          if (!arrivals.ok()) return arrivals.status();
+          return body(
+              *arrivals, [&] { return meet().status(); }, *device);
+        });
+    if (stream.kind() != DeviceKind::kCpu) stream.WaitFor(ended);
   }
 
   const std::shared_ptr<State> state_;

@@ -3,7 +3,8 @@
 //
 // A message is copied straight from the sender's memory to the receiver's by whichever side comes
 // second: no send completes before its receive is posted, unless `eager_bytes` says otherwise.
-// Reductions sum in rank order.
+// Reductions sum in rank order. Streams may be of CPUs or of GPUs: several ranks can share a GPU,
+// and messages are then copied from device memory to device memory.
 //
 // A rank that destroys its transport has left: what others still want from it fails with
 // Unavailable. Abort, on any rank, fails everything on all ranks.

@@ -59,8 +59,15 @@ absl::Status RunRanks(int ranks, const std::function<absl::Status(Transport&, De
   // In this order, so that the network, whose threads may still drop the last reference to a
   // buffer, ends before them.
   std::vector<std::unique_ptr<Device>> devices;
-  for (int rank = 0; rank < ranks; ++rank)
-    devices.push_back(Device::OpenCpu(options.threads_per_rank));
+  for (int rank = 0; rank < ranks; ++rank) {
+    if (!options.open_device) {
+      devices.push_back(Device::OpenCpu(options.threads_per_rank));
+      continue;
+    }
+    absl::StatusOr<std::unique_ptr<Device>> device = options.open_device(rank);
+    if (!device.ok()) return device.status();
+    devices.push_back(*std::move(device));
+  }
   auto network = std::make_unique<InProcessNetwork>(ranks, options.network);
   Progress progress;
   progress.ended.resize(ranks);

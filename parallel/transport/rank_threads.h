@@ -3,8 +3,10 @@
 #define LONGSPAN_PARALLEL_TRANSPORT_RANK_THREADS_H_
 
 #include <functional>
+#include <memory>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "kernels/device/stream.h"
 #include "parallel/transport/in_process_transport.h"
@@ -14,6 +16,8 @@ namespace longspan {
 
 struct RankThreadOptions {
   int threads_per_rank = 1;
+  // Opens the device of each rank; by default a CPU with so many threads.
+  std::function<absl::StatusOr<std::unique_ptr<Device>>(int rank)> open_device;
   InProcessOptions network;
   // After this time the job is aborted with a report of where each rank stood. A rank that does not
   // end within ten more seconds, because it hangs outside of the transport, ends the program.

@@ -67,6 +67,39 @@ TEST(StreamTest, FailureIsStickyAndSkipsLaterWork) {
   EXPECT_FALSE(ran.load());
 }
 
+TEST(StreamTest, RunsOnHostInOrderAndSaysHowItEnded) {
+  std::unique_ptr<Device> device = Device::OpenCpu(1);
+  Stream stream = device->CreateStream("test");
+  EventPromise gate;
+  stream.WaitFor(gate.event());
+  int64_t source = 5, copy = 0, seen = 0;
+  stream.CopyBytes(&source, &copy, sizeof(copy));
+  const Event ran = stream.RunOnHost("look", [&] {
+    seen = copy;
+    return absl::OkStatus();
+  });
+  const Event failed = stream.RunOnHost("fail", [] { return absl::DataLossError("gone"); });
+  const Event skipped = stream.RunOnHost("skip", [&] {
+    seen = -1;
+    return absl::OkStatus();
+  });
+  EXPECT_FALSE(ran.Done());
+  gate.Complete();
+  EXPECT_TRUE(ran.Wait().ok());
+  EXPECT_TRUE(absl::IsDataLoss(failed.Wait()));
+  EXPECT_FALSE(skipped.Wait().ok());
+  EXPECT_EQ(seen, 5);
+  EXPECT_TRUE(absl::IsDataLoss(stream.Synchronize()));
+}
+
+TEST(StreamTest, CopiesAtOnce) {
+  std::unique_ptr<Device> device = Device::OpenCpu(1);
+  const std::vector<int> from = {1, 2, 3};
+  std::vector<int> to(3);
+  ASSERT_TRUE(device->CopyNow(from.data(), to.data(), 3 * sizeof(int)).ok());
+  EXPECT_EQ(to, from);
+}
+
 TEST(StreamTest, DestructionFinishesQueuedWork) {
   std::unique_ptr<Device> device = Device::OpenCpu(1);
   int count = 0;

@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <vector>
+
 #include "absl/time/time.h"
+#include "kernels/device/mirrored_buffer.h"
 
 namespace longspan {
 namespace {
@@ -43,6 +46,64 @@ TEST_F(CudaStreamTest, WaitsForHostEventsInAnyOrder) {
   EXPECT_TRUE(end.WaitFor(absl::Seconds(20)).ok());
   EXPECT_TRUE(between.Done());
   EXPECT_TRUE(stream.Synchronize().ok());
+}
+
+TEST_F(CudaStreamTest, CopiesBetweenHostAndDeviceInOrder) {
+  Stream stream = device_->CreateStream("test");
+  const absl::StatusOr<MirroredBuffer> buffer = MirroredBuffer::Allocate(*device_, 80, "test");
+  ASSERT_TRUE(buffer.ok()) << buffer.status();
+  const TensorView host = buffer->OnHost(DType::kI64, {10});
+  const TensorView device = buffer->OnDevice(DType::kI64, {10});
+  ASSERT_NE(host.raw(), device.raw());
+  for (int i = 0; i < 10; ++i) host.data<int64_t>()[i] = i;
+  buffer->ToDevice(0, 80, stream);
+  // Half of it moves within the device before it comes back.
+  stream.CopyBytes(device.raw(), device.data<int64_t>() + 5, 40);
+  EventPromise gate;
+  int64_t seen = -1;
+  const Event looked = stream.RunOnHost("look", [&] {
+    seen = host.data<int64_t>()[9];
+    return absl::OkStatus();
+  });
+  ASSERT_TRUE(looked.WaitFor(absl::Seconds(20)).ok());
+  EXPECT_EQ(seen, 9) << "the host's side is its own";
+  stream.WaitFor(gate.event());
+  buffer->ToHost(0, 80, stream);
+  const Event waited = stream.RunOnHost("look", [&] {
+    seen = host.data<int64_t>()[9];
+    return absl::OkStatus();
+  });
+  EXPECT_FALSE(waited.Done());
+  gate.Complete();
+  ASSERT_TRUE(waited.WaitFor(absl::Seconds(20)).ok());
+  EXPECT_EQ(seen, 4);
+  ASSERT_TRUE(stream.Synchronize().ok());
+  std::vector<int64_t> again(10);
+  ASSERT_TRUE(device_->CopyNow(device.raw(), again.data(), 80).ok());
+  EXPECT_EQ(again, std::vector<int64_t>({0, 1, 2, 3, 4, 0, 1, 2, 3, 4}));
+}
+
+TEST_F(CudaStreamTest, SkipsHostWorkBehindAFailure) {
+  EventPromise promise;
+  Stream stream = device_->CreateStream("test");
+  stream.WaitFor(promise.event());
+  bool ran = false;
+  const Event skipped = stream.RunOnHost("skip", [&] {
+    ran = true;
+    return absl::OkStatus();
+  });
+  promise.Complete(absl::UnavailableError("the peer is gone"));
+  EXPECT_FALSE(skipped.WaitFor(absl::Seconds(20)).ok());
+  EXPECT_FALSE(ran);
+}
+
+TEST_F(CudaStreamTest, ZeroesDeviceMemory) {
+  const absl::StatusOr<Buffer> buffer =
+      Buffer::AllocateZeroed(device_->memory(), 4096, "test", Placement::kDevice);
+  ASSERT_TRUE(buffer.ok()) << buffer.status();
+  std::vector<char> bytes(4096, 'x');
+  ASSERT_TRUE(device_->CopyNow(buffer->data(), bytes.data(), 4096).ok());
+  EXPECT_EQ(bytes, std::vector<char>(4096, 0));
 }
 
 TEST_F(CudaStreamTest, WaitsForAnotherStream) {
