@@ -183,7 +183,10 @@ def main():
 
     probe = Workload("device", [options.train_bench, "--device", options.device, "--length", "64", "--tokens", "64",
                                 *options.bench_options])
-    device = probe.ask("device")["device"]
+    try:
+        device = probe.ask("device")["device"]
+    except RuntimeError as error:
+        sys.exit(f"bench: {error}")
     probe.close()
     slug = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
     path = pathlib.Path(options.results) / f"gpu-{slug}.json"

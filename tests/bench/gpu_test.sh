@@ -9,7 +9,7 @@ command -v python3 >/dev/null || { echo "bench.gpu: skipped: there is no python3
 
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
-run() { "$here/gpu.sh" --bin "$bin" --device cpu --quick --python /nonexistent --results "$results" "$@" 2>&1; }
+run() { "$here/gpu.sh" --bin "$bin" --device cpu --quick --python false --results "$results" "$@" 2>&1; }
 
 first=$(run --rows attention)
 echo "$first"

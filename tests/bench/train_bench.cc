@@ -282,12 +282,13 @@ class BenchmarkRank {
 
 int Main(int argc, char** argv) {
   Workload workload;
-  std::string model = kBenchmarkModel;
+  std::string model = kBenchmarkModel, device_name = "cpu";
   CLI::App app("One workload of the training benchmark; commands come from standard input.");
   app.add_option("--ranks", workload.ranks, "Ranks, as threads of this program")
       ->check(CLI::PositiveNumber);
   app.add_option("--threads", workload.threads, "Threads of a rank; by default cores / ranks")
       ->check(CLI::PositiveNumber);
+  AddDeviceOption(app, device_name);
   app.add_option("--model", model,
                  absl::StrCat("'", kBenchmarkModel,
                               "', or a shape: ", absl::StrJoin(KnownModelNames(), ", ")));
@@ -313,6 +314,7 @@ int Main(int argc, char** argv) {
   }
   RankThreadOptions options;
   options.threads_per_rank = workload.threads;
+  options.open_device = [&](int) { return OpenBenchDevice(device_name, workload.threads); };
   const absl::Status status = RunRanks(
       workload.ranks,
       [&](Transport& transport, Device& device) -> absl::Status {
