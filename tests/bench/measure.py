@@ -12,7 +12,7 @@ import sys
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
-SGEMM = "sgemm 2048 3"
+SGEMM = "gemm 2048 3"
 LENGTHS = (512, 4096)
 MEMORY_LENGTHS = (4096, 8192, 16384)
 QUIET_CORES = 0.1  # what other programs may take during a round

@@ -5,7 +5,7 @@ bench=$1
 fail() { echo "bench.protocol: $1" >&2; exit 1; }
 
 for ranks in 1 2; do
-  answers=$(printf 'sgemm 256 2\nstep\nstep\nstep\nprofile\n' |
+  answers=$(printf 'gemm 256 2\nstep\nstep\nstep\nprofile\n' |
     "$bench" --ranks "$ranks" --threads 1 --length 64 --tokens 64)
   echo "$answers"
   [[ $(grep -c '"seconds": [0-9.]*, ' <<<"$answers") == 5 ]] || fail "$ranks ranks: not five answers"

@@ -4,7 +4,9 @@
 // Reads commands from standard input and answers each with one line of JSON on standard output:
 //   step            one training step: zero, forward, backward, reduce, clip, AdamW, gather
 //   profile         the same, and the seconds by operator on rank 0
-//   sgemm N COUNT   COUNT products of two N x N matrices on every rank at once
+//   gemm N COUNT    COUNT products of two N x N matrices on every rank at once
+//   shape           the model, as pytorch_train.py takes it
+//   device          what it runs on
 // End of input ends the program. Ranks are threads of this program.
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -24,12 +26,14 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "bench_device.h"
 #include "kernels/elementwise.h"
-#include "kernels/gemm.h"
 #include "operator_sampler.h"
 #include "optim/gradient_norms.h"
 #include "parallel/plan.h"
 #include "parallel/transport/rank_threads.h"
+#include "runtime/cost/known_models.h"
 #include "runtime/model/transformer.h"
 #include "runtime/train/training_state.h"
 
@@ -48,9 +52,17 @@ struct Workload {
   int threads = 0;  // a rank; 0: the machine's, shared out evenly
   int64_t length = 512;
   int64_t tokens = 4096;  // a step
+  ModelConfig model;
 };
 
-ModelConfig BenchmarkModel() {
+constexpr char kBenchmarkModel[] = "benchmark";
+
+absl::StatusOr<ModelConfig> ModelOf(const std::string& name, int64_t length) {
+  if (name != kBenchmarkModel) {
+    absl::StatusOr<ModelConfig> model = ModelByName(name);
+    if (model.ok()) model->positions = length;
+    return model;
+  }
   ModelConfig model;
   model.family = ModelFamily::kLlama;
   model.layers = 6;
@@ -67,6 +79,15 @@ ModelConfig BenchmarkModel() {
 int32_t TokenAt(int64_t index, int64_t vocabulary) {
   const uint64_t mixed = (static_cast<uint64_t>(index) * 2654435761u + 12345u) & 0xffffffffu;
   return static_cast<int32_t>((mixed >> 12) % static_cast<uint64_t>(vocabulary));
+}
+
+std::string ShapeJson(const ModelConfig& c) {
+  return absl::StrFormat(
+      "{\"family\": \"%s\", \"layers\": %d, \"width\": %d, \"heads\": %d, \"kv_heads\": %d, "
+      "\"ffn\": %d, "
+      "\"vocab\": %d, \"rope_base\": %.17g, \"norm_eps\": %.9g, \"tied\": %s}",
+      Name(c.family), c.layers, c.width, c.heads, c.kv_heads, c.ffn, c.vocab, c.rope_base,
+      c.norm_eps, c.tied() ? "true" : "false");
 }
 
 // One rank's part of every step.
@@ -115,6 +136,7 @@ class BenchmarkRank {
  public:
   BenchmarkRank(const Workload& workload, Transport& transport, Device& device)
       : workload_(workload),
+        model_config_(workload.model),
         transport_(transport),
         device_(device),
         stream_(device.CreateStream("compute")) {}
@@ -160,11 +182,19 @@ class BenchmarkRank {
     words >> name;
     if (name == "step") return Step(/*profile=*/false);
     if (name == "profile") return Step(/*profile=*/true);
+    if (name == "shape") {
+      if (leader()) Answer(ShapeJson(model_config_));
+      return absl::OkStatus();
+    }
+    if (name == "device") {
+      if (leader()) Answer(absl::StrCat("{\"device\": \"", device_.description(), "\"}"));
+      return absl::OkStatus();
+    }
     int64_t size = 0, count = 0;
-    if (name == "sgemm" && (words >> size >> count) && size > 0 && count > 0)
-      return Sgemm(size, count);
-    return absl::InvalidArgumentError(
-        absl::StrCat("'", line, "' is not a command; there are: step, profile, sgemm N COUNT"));
+    if (name == "gemm" && (words >> size >> count) && size > 0 && count > 0)
+      return Products(size, count);
+    return absl::InvalidArgumentError(absl::StrCat(
+        "'", line, "' is not a command; there are: step, profile, shape, device, gemm N COUNT"));
   }
 
   absl::Status Step(bool profile) {
@@ -218,29 +248,19 @@ class BenchmarkRank {
     return absl::OkStatus();
   }
 
-  absl::Status Sgemm(int64_t size, int64_t count) {
-    const int64_t bytes = size * size * SizeOf(DType::kF32);
-    if (sgemm_buffer_.bytes() != 3 * bytes) {
-      absl::StatusOr<Buffer> buffer =
-          Buffer::AllocateZeroed(device_.memory(), 3 * bytes, "sgemm", Placement::kDevice);
-      if (!buffer.ok()) return buffer.status();
-      sgemm_buffer_ = *std::move(buffer);
+  absl::Status Products(int64_t size, int64_t count) {
+    if (products_.size() != size) {
+      absl::StatusOr<BenchProducts> products = BenchProducts::Create(size, device_, stream_);
+      if (!products.ok()) return products.status();
+      products_ = *std::move(products);
     }
-    const auto matrix = [&](int64_t index) {
-      return sgemm_buffer_.Tensor(DType::kF32, {size, size}, index * bytes);
-    };
     if (absl::Status status = transport_.Barrier(); !status.ok()) return status;
     const Clock::time_point begin = Clock::now();
-    for (int64_t i = 0; i < count; ++i)
-      Gemm(Transpose::kNo, Transpose::kNo, 1, matrix(0), matrix(1), 0, matrix(2), stream_);
+    products_.Launch(count, stream_);
     if (absl::Status status = stream_.Synchronize(); !status.ok()) return status;
     if (absl::Status status = transport_.Barrier(); !status.ok()) return status;
-    const double seconds = SecondsSince(begin);
-    if (leader()) {
-      const double n = static_cast<double>(size);
-      Answer(absl::StrFormat("{\"seconds\": %.6f, \"flops\": %.0f}", seconds,
-                             2 * n * n * n * static_cast<double>(count * workload_.ranks)));
-    }
+    if (leader())
+      Answer(ProductsJson(SecondsSince(begin), products_.flops(count) * workload_.ranks));
     return absl::OkStatus();
   }
 
@@ -250,26 +270,31 @@ class BenchmarkRank {
   }
 
   const Workload& workload_;
+  const ModelConfig& model_config_;
   Transport& transport_;
   Device& device_;
-  const ModelConfig model_config_ = BenchmarkModel();
   std::unique_ptr<TrainingState> state_;
   std::unique_ptr<Transformer> model_;
   RingWorkspace ring_workspace_;
   Inputs inputs_;
   std::vector<float> losses_;
-  Buffer sgemm_buffer_;
+  BenchProducts products_;
   int64_t updates_ = 0;
   Stream stream_;  // last: its queued work may use all of the above
 };
 
 int Main(int argc, char** argv) {
   Workload workload;
+  std::string model = kBenchmarkModel, device_name = "cpu";
   CLI::App app("One workload of the training benchmark; commands come from standard input.");
   app.add_option("--ranks", workload.ranks, "Ranks, as threads of this program")
       ->check(CLI::PositiveNumber);
   app.add_option("--threads", workload.threads, "Threads of a rank; by default cores / ranks")
       ->check(CLI::PositiveNumber);
+  AddDeviceOption(app, device_name);
+  app.add_option("--model", model,
+                 absl::StrCat("'", kBenchmarkModel,
+                              "', or a shape: ", absl::StrJoin(KnownModelNames(), ", ")));
   app.add_option("--length", workload.length, "Tokens of each document")
       ->check(CLI::PositiveNumber);
   app.add_option("--tokens", workload.tokens, "Tokens of a step, a multiple of the length")
@@ -279,12 +304,20 @@ int Main(int argc, char** argv) {
     std::fprintf(stderr, "train_bench: --tokens is not a multiple of --length\n");
     return 2;
   }
+  absl::StatusOr<ModelConfig> config = ModelOf(model, workload.length);
+  if (!config.ok()) {
+    std::fprintf(stderr, "train_bench: --model: %s\n",
+                 std::string(config.status().message()).c_str());
+    return 2;
+  }
+  workload.model = *config;
   if (workload.threads == 0) {
     const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
     workload.threads = std::max(1, cores / workload.ranks);
   }
   RankThreadOptions options;
   options.threads_per_rank = workload.threads;
+  options.open_device = [&](int) { return OpenBenchDevice(device_name, workload.threads); };
   const absl::Status status = RunRanks(
       workload.ranks,
       [&](Transport& transport, Device& device) -> absl::Status {
