@@ -79,31 +79,18 @@ class NcclTransport : public Transport {
                        rank());
   }
 
-  // Collective: connections are made by first use, and take time and memory then. `nodes`: the host
-  // of each rank.
-  absl::Status WarmUp(Device& device, const std::vector<std::string>& nodes) {
-    absl::StatusOr<Buffer> buffer = Buffer::AllocateZeroed(
-        device.memory(), (size() + 1) * kWarmBytes, "transport", Placement::kDevice);
+  // Collective: connections are made by first use, and take time and memory then. Those of
+  // exchanges are ConnectPeers', these are those of collectives.
+  absl::Status WarmUp(Device& device) {
+    constexpr int64_t kElements = 16;  // a rank
+    absl::StatusOr<Buffer> buffer =
+        Buffer::AllocateZeroed(device.memory(), size() * kElements * SizeOf(DType::kF32),
+                               "transport", Placement::kDevice);
     if (!buffer.ok()) return buffer.status();
-    const auto place = [&](int64_t index) {
-      return buffer->Tensor(DType::kU8, {kWarmBytes}, index * kWarmBytes);
-    };
-    // The neighbours in rank order and all ranks of the node: sets that both sides see alike.
-    std::vector<Message> sends, receives;
-    for (int peer = 0; peer < size(); ++peer) {
-      const int ahead = (peer - rank() + size()) % size();
-      const bool wanted = ahead == 1 || ahead == size() - 1 || nodes[peer] == nodes[rank()];
-      if (peer == rank() || !wanted) continue;
-      sends.push_back({peer, place(size())});
-      receives.push_back({peer, place(peer)});
-    }
     Stream stream = device.CreateStream("warm up");
-    stream.WaitFor(Exchange(std::move(sends), std::move(receives), stream));
-    const TensorView sum =
-        buffer->Tensor(DType::kF32, {(size() + 1) * kWarmBytes / SizeOf(DType::kF32)});
-    const TensorView all = sum.Slice(0, 0, size() * 4),
-                     part = all.Slice(0, rank() * 4, (rank() + 1) * 4);
-    AllReduceSum(sum, stream);
+    const TensorView all = buffer->Tensor(DType::kF32, {size() * kElements}),
+                     part = all.Slice(0, rank() * kElements, (rank() + 1) * kElements);
+    AllReduceSum(all, stream);
     ReduceScatterSum(all, part, stream);
     AllGather(part, all, stream);
     return stream.Synchronize();
@@ -193,8 +180,6 @@ class NcclTransport : public Transport {
   int64_t exchanged_bytes() const override { return host_.exchanged_bytes() + exchanged_bytes_; }
 
  private:
-  static constexpr int64_t kWarmBytes = 64;
-
   absl::Status AsyncError() {
     ncclResult_t result = ncclSuccess;
     absl::Status status =
@@ -252,14 +237,12 @@ absl::StatusOr<std::unique_ptr<Transport>> OpenNcclTransport(Transport& host, De
   const absl::StatusOr<const NcclLibrary*> library = NcclLibrary::Load();
   if (absl::Status status = AgreeOn(host, library.status()); !status.ok()) return status;
   auto transport = std::make_unique<NcclTransport>(host, device, **library);
-  std::vector<std::string> nodes;
   {
     Stream stream = device.CreateStream("which");
     const absl::StatusOr<std::string> mine = NameOfGpu(stream);
     if (absl::Status status = AgreeOn(host, mine.status()); !status.ok()) return status;
     const absl::StatusOr<std::vector<std::string>> all = host.AllGatherBytes(*mine);
     if (!all.ok()) return all.status();
-    for (const std::string& gpu : *all) nodes.push_back(gpu.substr(0, gpu.find(' ')));
     std::map<std::string, int> holders;
     for (int rank = 0; rank < host.size(); ++rank) {
       const auto [holder, first] = holders.emplace((*all)[rank], rank);
@@ -280,7 +263,7 @@ absl::StatusOr<std::unique_ptr<Transport>> OpenNcclTransport(Transport& host, De
   std::memcpy(&id, shared->data(), sizeof(id));
   status = transport->Connect(id);
   if (status = AgreeOn(host, status); !status.ok()) return status;
-  status = transport->WarmUp(device, nodes);
+  status = transport->WarmUp(device);
   if (status = AgreeOn(host, status); !status.ok()) return status;
   return transport;
 }

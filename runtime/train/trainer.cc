@@ -20,6 +20,7 @@
 #include "runtime/metrics/run_log.h"
 #include "runtime/model/hugging_face.h"
 #include "runtime/model/transformer.h"
+#include "parallel/transport/connect_peers.h"
 #include "runtime/trace/run_trace.h"
 #include "runtime/train/agreement.h"
 #include "runtime/train/cost_refit.h"
@@ -230,6 +231,7 @@ absl::Status Trainer::SetUp() {
     return absl::OkStatus();
   };
   if (absl::Status status = Agree(transport_, allocate()); !status.ok()) return status;
+  if (absl::Status status = ConnectPeers(transport_, device_); !status.ok()) return status;
   absl::StatusOr<double> peak = MeasurePeakOfAllRanks(transport_, stream_);
   if (!peak.ok()) return peak.status();
   peak_flops_ = *peak;

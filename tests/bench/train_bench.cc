@@ -16,7 +16,6 @@
 #include <iostream>
 #include <map>
 #include <memory>
-#include <numeric>
 #include <optional>
 #include <sstream>
 #include <string>
@@ -28,6 +27,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "bench_device.h"
+#include "kernels/device/mirrored_buffer.h"
 #include "kernels/elementwise.h"
 #include "operator_sampler.h"
 #include "optim/gradient_norms.h"
@@ -35,6 +35,7 @@
 #include "parallel/transport/rank_threads.h"
 #include "runtime/cost/known_models.h"
 #include "runtime/model/transformer.h"
+#include "runtime/train/step_inputs.h"
 #include "runtime/train/training_state.h"
 
 namespace longspan {
@@ -55,23 +56,29 @@ struct Workload {
   ModelConfig model;
 };
 
-constexpr char kBenchmarkModel[] = "benchmark";
+constexpr char kBenchmarkModel[] = "benchmark", kTinyModel[] = "tiny";
 
 absl::StatusOr<ModelConfig> ModelOf(const std::string& name, int64_t length) {
-  if (name != kBenchmarkModel) {
-    absl::StatusOr<ModelConfig> model = ModelByName(name);
-    if (model.ok()) model->positions = length;
-    return model;
-  }
   ModelConfig model;
-  model.family = ModelFamily::kLlama;
-  model.layers = 6;
-  model.width = 384;
-  model.heads = 6;
-  model.kv_heads = 6;
-  model.ffn = 1024;
-  model.vocab = 4096;
-  model.tie_embeddings = false;
+  if (name == kBenchmarkModel) {
+    model.layers = 6;
+    model.width = 384;
+    model.heads = model.kv_heads = 6;
+    model.ffn = 1024;
+    model.vocab = 4096;
+  } else if (name == kTinyModel) {
+    model.layers = 2;
+    model.width = 64;
+    model.heads = 2;
+    model.kv_heads = 1;
+    model.ffn = 128;
+    model.vocab = 256;
+  } else {
+    absl::StatusOr<ModelConfig> known = ModelByName(name);
+    if (!known.ok()) return known.status();
+    model = *known;
+  }
+  model.positions = length;
   return model;
 }
 
@@ -139,7 +146,10 @@ class BenchmarkRank {
         model_config_(workload.model),
         transport_(transport),
         device_(device),
-        stream_(device.CreateStream("compute")) {}
+        host_device_(device.kind() == DeviceKind::kCpu ? nullptr : Device::OpenCpu(1)),
+        stream_(device.CreateStream("compute")) {
+    if (host_device_ != nullptr) host_stream_.emplace(host_device_->CreateStream("host"));
+  }
 
   absl::Status SetUp() {
     absl::StatusOr<std::unique_ptr<TrainingState>> state = TrainingState::Create(
@@ -151,7 +161,15 @@ class BenchmarkRank {
         Transformer::Create(model_config_, inputs_.rows(), /*for_training=*/true, device_);
     if (!model.ok()) return model.status();
     model_ = *std::move(model);
-    losses_.resize(inputs_.rows());
+    micro_batches_.resize(1);
+    micro_batches_[0].batch = inputs_.batch();
+    micro_batches_[0].ring = inputs_.ring;
+    micro_batches_[0].whole = inputs_.whole;
+    if (absl::Status status = buffers_.Take(micro_batches_, device_); !status.ok()) return status;
+    absl::StatusOr<MirroredBuffer> statistics =
+        MirroredBuffer::Allocate(device_, kGradientStatistics * SizeOf(DType::kF64), "statistics");
+    if (!statistics.ok()) return statistics.status();
+    statistics_ = *std::move(statistics);
     return state_->SetParameters(
         [&](TensorView arena) {
           InitializeWeights(model_config_, state_->layout(), /*seed=*/1, arena, device_.threads());
@@ -175,6 +193,7 @@ class BenchmarkRank {
 
  private:
   bool leader() const { return transport_.rank() == 0; }
+  Stream& host() { return host_stream_.has_value() ? *host_stream_ : stream_; }
 
   absl::Status Execute(const std::string& line) {
     std::istringstream words(line);
@@ -204,21 +223,27 @@ class BenchmarkRank {
     const Clock::time_point begin = Clock::now();
 
     PlannedAttention attention(inputs_.ring, inputs_.whole, {}, transport_, ring_workspace_);
-    std::vector<double> sums(kStepSums);
-    const TensorView sums_view = TensorView::Of(sums.data(), {kStepSums});
+    const TensorView statistics = statistics_.OnDevice(DType::kF64, {kGradientStatistics});
     Zero(state_->gradient_arena(), stream_);
+    Zero(statistics, stream_);
     absl::Status status =
-        model_->ForwardBackward(inputs_.batch(), attention, state_->weights(), state_->gradients(),
-                                TensorView::Of(losses_.data(), {inputs_.rows()}), stream_);
+        model_->ForwardBackward(micro_batches_[0].batch, attention, state_->weights(),
+                                state_->gradients(), buffers_.Losses(0), stream_);
     if (!status.ok()) {
       transport_.Abort(std::string(status.message()));
       return status;
     }
-    stream_.Launch("loss_sum",
-                   [&] { sums[kLossSum] = std::accumulate(losses_.begin(), losses_.end(), 0.0); });
-    state_->ReduceGradients(sums_view.Slice(0, 0, kGradientStatistics), stream_);
-    transport_.AllReduceSum(sums_view, stream_);
+    const auto loss = std::make_shared<double>(0.0);
+    buffers_.QueueLossSum(0, loss, stream_);
+    state_->ReduceGradients(statistics, stream_);
+    statistics_.ToHost(0, statistics_.bytes(), stream_);
     if (status = stream_.Synchronize(); !status.ok()) return status;
+    std::vector<double> sums(kStepSums);
+    const auto* gradient = statistics_.OnHost(DType::kF64, {kGradientStatistics}).data<double>();
+    std::copy(gradient, gradient + kGradientStatistics, sums.begin());
+    sums[kLossSum] = *loss;
+    transport_.AllReduceSum(TensorView::Of(sums.data(), {kStepSums}), host());
+    if (status = host().Synchronize(); !status.ok()) return status;
 
     StepSumVector summed{};
     std::copy(sums.begin(), sums.end(), summed.begin());
@@ -277,10 +302,14 @@ class BenchmarkRank {
   std::unique_ptr<Transformer> model_;
   RingWorkspace ring_workspace_;
   Inputs inputs_;
-  std::vector<float> losses_;
+  std::vector<MicroBatchInputs> micro_batches_;  // one
+  StepBuffers buffers_;
+  MirroredBuffer statistics_;
   BenchProducts products_;
   int64_t updates_ = 0;
-  Stream stream_;  // last: its queued work may use all of the above
+  const std::unique_ptr<Device> host_device_;  // beside a GPU: for what the host reduces
+  Stream stream_;                              // last: its queued work may use all of the above
+  std::optional<Stream> host_stream_;
 };
 
 int Main(int argc, char** argv) {

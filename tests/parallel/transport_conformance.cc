@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/device/check.h"
 #include "kernels/device/memory.h"
+#include "parallel/transport/connect_peers.h"
 
 namespace longspan {
 namespace {
@@ -383,11 +384,22 @@ absl::Status CheckTagged(Transport& transport, Device& device) {
   return absl::OkStatus();
 }
 
+// Up to five ranks are all neighbours of each other.
+absl::Status CheckConnect(Transport& transport, Device& device) {
+  const int64_t before = transport.exchanged_bytes();
+  RETURN_IF_ERROR(ConnectPeers(transport, device));
+  const int64_t sent = transport.exchanged_bytes() - before;
+  const int64_t wanted = kConnectBytes * (transport.size() - 1);
+  EXPECT_THAT_OR_RETURN(transport.size() > 5 || sent == wanted, sent, " bytes, not ", wanted);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status CheckTransport(Transport& transport, Device& device,
                             const ConformanceOptions& options) {
   RETURN_IF_ERROR(CheckHostCalls(transport));
+  RETURN_IF_ERROR(CheckConnect(transport, device));
   RETURN_IF_ERROR(CheckRandomExchanges(transport, device, options));
   RETURN_IF_ERROR(CheckOrderOnStream(transport, device));
   RETURN_IF_ERROR(CheckCollectives(transport, device, options.rank_order));
