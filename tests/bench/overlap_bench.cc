@@ -188,8 +188,8 @@ class Bench {
 
   // The sum, and the largest value, over ranks.
   absl::StatusOr<std::pair<double, double>> OverRanks(double value);
-  // Seconds of an exchange of `bytes` with both neighbours, on the slowest rank, when `chain` follow
-  // one another: the fastest of five, since other programs only ever slow a network.
+  // Seconds of an exchange of `bytes` with both neighbours, on the slowest rank, when `chain`
+  // follow one another: the fastest of five, since other programs only ever slow a network.
   absl::StatusOr<double> ExchangeSeconds(int64_t bytes, int chain);
   absl::Status Queue(const Work& work, Tensors& tensors, Transport& transport,
                      const std::function<void()>& between);
