@@ -47,6 +47,7 @@ test_packages() {
   cat <<'LIST'
 clang-format-14       formatting check; the version counts, they format differently
 ccache                makes the second build quick
+iproute2              ip and tc, for ranks on a network of limited rate
 LIST
 }
 

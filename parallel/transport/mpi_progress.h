@@ -23,8 +23,8 @@ namespace longspan {
 // Messages travel in pieces short enough for MPI to send at once, without asking the receiver
 // first. Between two ranks that send to each other, such a question or its answer waits behind all
 // that is on its way in the same direction: over TCP, OpenMPI's long messages then go one direction
-// at a time. So many pieces are under way for each peer and direction; the next ones are posted as
-// they complete.
+// at a time. Some pieces are under way for each peer and direction; as they complete, the next ones
+// are posted.
 //
 // Thread-safe. Sleeps while nothing is outstanding, polls with pauses otherwise.
 class MpiProgress {
