@@ -502,6 +502,7 @@ TEST_F(ErasureTest, TooFewNodes) {
         tier =
             OpenTier(PosixFileSystem(), Shared(), 1, options, {}, {}, device.memory(), transport);
         EXPECT_EQ(tier.status().code(), absl::StatusCode::kInvalidArgument);
+        EXPECT_NE(tier.status().message().find("choose one"), std::string::npos) << tier.status();
         return absl::OkStatus();
       },
       Patience());
