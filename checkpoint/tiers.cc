@@ -150,7 +150,7 @@ absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> OpenTier(
   }
   if (mine.ok() && !tier.erasure.off()) {
     if (tier.partner) {
-      mine = absl::InvalidArgumentError("a partner and erasure: one of them protects files");
+      mine = absl::InvalidArgumentError("both a partner and erasure are asked for: choose one");
     } else {
       // What the sizes of files are does not matter for this.
       mine = ErasureGroups(tier.erasure, tier.nodes, std::vector<int64_t>(tier.nodes.size(), 1))

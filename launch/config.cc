@@ -265,12 +265,9 @@ Rule NotEmptyWith(std::function<std::string(const RunConfig&)> get,
                : absl::InvalidArgumentError("is needed: a directory that every node has");
   };
 }
-Rule ErasureWithout(std::function<std::string(const RunConfig&)> get,
-                    std::function<bool(const RunConfig&)> partner) {
-  return [get = std::move(get), partner = std::move(partner)](const RunConfig& c) {
-    if (get(c).empty()) return absl::OkStatus();
-    if (partner(c)) return absl::InvalidArgumentError("is one way, a partner another: choose one");
-    return ParseErasure(get(c)).status();
+Rule IsErasure(std::function<std::string(const RunConfig&)> get) {
+  return [get = std::move(get)](const RunConfig& c) {
+    return get(c).empty() ? absl::OkStatus() : ParseErasure(get(c)).status();
   };
 }
 Rule OneOf(std::function<std::string(const RunConfig&)> get, std::vector<std::string> values) {
@@ -475,7 +472,7 @@ const std::vector<Key>& Table() {
               "every save in memory is in another node's memory as well"),
       MakeKey("checkpoint", "memory_erasure", FIELD(checkpoint.memory.erasure), kMayChange,
               "parity instead: \"4+1\": of 5 nodes any 1 may be lost, for 1/4 more memory; \"\": none",
-              ErasureWithout(VALUE(checkpoint.memory.erasure), VALUE(checkpoint.memory.partner))),
+              IsErasure(VALUE(checkpoint.memory.erasure))),
       MakeKey("checkpoint", "local_interval", FIELD(checkpoint.local.interval), kMayChange,
               "saves to a disk of every node: as interval; 0: none"),
       MakeKey("checkpoint", "local_directory", FIELD(checkpoint.local.directory), kMayChange,
@@ -487,7 +484,7 @@ const std::vector<Key>& Table() {
               "every save on a node's disk is on another node's as well"),
       MakeKey("checkpoint", "local_erasure", FIELD(checkpoint.local.erasure), kMayChange,
               "parity instead: as memory_erasure",
-              ErasureWithout(VALUE(checkpoint.local.erasure), VALUE(checkpoint.local.partner))),
+              IsErasure(VALUE(checkpoint.local.erasure))),
 
       MakeKey("metrics", "every", FIELD(metrics.every), kMayChange, "steps between two lines",
               AtLeast(VALUE(metrics.every), 1)),

@@ -5,15 +5,20 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdio>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <map>
 #include <random>
 #include <set>
 
 #include "absl/strings/str_cat.h"
+#include "checkpoint/checksum.h"
 #include "checkpoint/erasure_code.h"
 #include "checkpoint/erasure_groups.h"
 #include "checkpoint/parity_file.h"
+#include "nlohmann/json.hpp"
 #include "tier_cluster.h"
 
 namespace longspan {
@@ -270,6 +275,87 @@ TEST_F(ErasureTest, LongFiles) {
   }
 }
 
+std::string Content(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+// Every byte of parity, from the files and the sentences of FORMAT.md alone.
+TEST_F(ErasureTest, FilesAreWhatTheFormatSays) {
+  scale_ = 150;
+  for (const auto& [erasure, nodes] : std::vector<std::pair<Erasure, std::vector<int>>>{
+           {{3, 2}, {0, 1, 2, 3, 4}}, {{2, 1}, {0, 1, 1, 2}}}) {
+    LoseAll();
+    ExpectAllOk(Save({.nodes = nodes, .erasure = erasure, .steps = {1}}), 1);
+    std::map<std::string, std::string> rank_files = {{"", ""}};
+    std::vector<std::string> paths;
+    for (int node = 0; node <= *std::max_element(nodes.begin(), nodes.end()); ++node) {
+      for (const auto& entry : std::filesystem::directory_iterator(StepPath(node, 1))) {
+        const std::string name = entry.path().filename();
+        if (name.rfind("rank-", 0) == 0) rank_files[name] = Content(entry.path());
+        if (name.rfind("parity-", 0) == 0) paths.push_back(entry.path());
+      }
+    }
+    EXPECT_GE(paths.size(), nodes.size());
+    for (const std::string& path : paths) {
+      SCOPED_TRACE(path);
+      const std::string content = Content(path);
+      ASSERT_GT(content.size(), 26u);
+      const std::string end = content.substr(content.size() - 26);
+      const size_t begin = std::stoull(end.substr(0, 16), nullptr, 16);
+      const std::string text = content.substr(begin, content.size() - 26 - begin);
+      EXPECT_EQ(end.substr(16), absl::StrCat(" ", Hex32(Crc32c(text.data(), text.size())), "\n"));
+      const nlohmann::json json = nlohmann::json::parse(text);
+      EXPECT_EQ(json.at("format"), "longspan-parity");
+      EXPECT_EQ(json.at("version"), 1);
+      EXPECT_EQ(json.at("run_id"), "tiers");
+      EXPECT_EQ(json.at("step"), 1);
+      char name[32];
+      std::snprintf(name, sizeof(name), "parity-%05d-%02d", json.at("group").get<int>(),
+                    json.at("member").get<int>());
+      EXPECT_EQ(path.substr(path.rfind('/') + 1), name);
+      const int64_t k = json.at("data"), m = json.at("parity"), member = json.at("member");
+      const int64_t bytes = json.at("symbol_bytes");
+      const nlohmann::json& files = json.at("files");
+      const auto s = static_cast<int64_t>(files.size());
+      ASSERT_EQ(s, k + m);
+      int64_t longest = 0;
+      for (const nlohmann::json& file : files) {
+        EXPECT_EQ(file.at(1), rank_files.at(file.at(0)).size());
+        longest = std::max<int64_t>(longest, file.at(1));
+      }
+      EXPECT_EQ(bytes, std::min<int64_t>(4194304, ((longest + k - 1) / k + 4095) / 4096 * 4096));
+      size_t at = 0;
+      for (int64_t cycle = 0; cycle * k * bytes < longest; ++cycle) {
+        for (int64_t p = 0; p < m; ++p) {
+          std::string sum(static_cast<size_t>(bytes), '\0');
+          for (int64_t i = 0; i < s; ++i) {
+            for (int64_t d = 0; d < k; ++d) {
+              const int64_t stripe = (i - m - d + s) % s;
+              if ((stripe + p) % s != member) continue;
+              const int64_t divisor = (k + p) ^ d;
+              uint8_t factor = 1;
+              while (Times(factor, static_cast<uint8_t>(divisor)) != 1) ++factor;
+              const std::string& file = rank_files.at(files.at(i).at(0));
+              const auto from = static_cast<size_t>((cycle * k + d) * bytes);
+              for (size_t b = 0; b < sum.size() && from + b < file.size(); ++b) {
+                sum[b] =
+                    static_cast<char>(sum[b] ^ Times(factor, static_cast<uint8_t>(file[from + b])));
+              }
+            }
+          }
+          ASSERT_TRUE(content.compare(at * sum.size(), sum.size(), sum) == 0)
+              << "cycle " << cycle << ", parity " << p;
+          EXPECT_EQ(json.at("crc32c").at(at), Crc32c(sum.data(), bytes));
+          ++at;
+        }
+      }
+      EXPECT_EQ(begin, at * static_cast<size_t>(bytes));
+      EXPECT_EQ(json.at("crc32c").size(), at);
+    }
+  }
+}
+
 TEST_F(ErasureTest, RanksThatHoldLittleOrNothing) {
   scale_ = 900;
   const std::vector<int> nodes = {0, 1, 2, 3};
@@ -502,6 +588,7 @@ TEST_F(ErasureTest, TooFewNodes) {
         tier =
             OpenTier(PosixFileSystem(), Shared(), 1, options, {}, {}, device.memory(), transport);
         EXPECT_EQ(tier.status().code(), absl::StatusCode::kInvalidArgument);
+        EXPECT_NE(tier.status().message().find("choose one"), std::string::npos) << tier.status();
         return absl::OkStatus();
       },
       Patience());

@@ -120,18 +120,15 @@ TEST(ConfigTest, HeadsAreSplitByItselfOrByANumber) {
   }
 }
 
-TEST(ConfigTest, ParityOrAPartner) {
+TEST(ConfigTest, Parity) {
   const absl::StatusOr<LoadedConfig> config =
-      ParseConfig("", "", {"checkpoint.memory_erasure=4+1", "checkpoint.local_partner=true"});
+      ParseConfig("", "", {"checkpoint.memory_erasure=4+1"});
   ASSERT_TRUE(config.ok()) << config.status().ToString();
   EXPECT_EQ(config->values.checkpoint.memory.erasure, "4+1");
   EXPECT_EQ(config->values.checkpoint.local.erasure, "");
   EXPECT_NE(ErrorOf("[checkpoint]\nmemory_erasure = \"5\"\n").find("\"4+1\" is wanted"),
             std::string::npos)
       << ErrorOf("[checkpoint]\nmemory_erasure = \"5\"\n");
-  EXPECT_NE(ErrorOf("[checkpoint]\nlocal_partner = true\nlocal_erasure = \"4+1\"\n")
-                .find("checkpoint.local_erasure"),
-            std::string::npos);
 }
 
 TEST(ConfigTest, ScheduleKeys) {
