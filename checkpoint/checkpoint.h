@@ -49,7 +49,7 @@ struct CheckpointOptions {
 struct SaveReport {
   std::string directory;  // of the committed step
   int64_t bytes = 0;      // of this rank's file
-  double seconds = 0;     // from the call until the step was committed
+  double seconds = 0;     // from the call until the step was committed, or this rank knew of it
   // Of lazy saves, on this rank:
   double copy_seconds = 0;   // until the state might change again, from the moment it was complete
   double write_seconds = 0;  // from the first write until the file was synced

@@ -68,6 +68,7 @@ struct Flight {
   absl::Status status;       // the writer's, then the committer's
   std::string contribution;  // this rank's part of the manifest
   Clock::time_point begin;
+  std::optional<Clock::time_point> committed;  // the committer's
   FinishedSave finished;
   double copier_seconds = 0;  // of the processor
 };
@@ -401,6 +402,7 @@ class LazyWriter : public LazyCheckpointWriter {
     const double processor_before = ThreadSeconds();
     SaveReport& report = flight.finished.report;
     report.directory = flight.step.directory;
+    flight.step.committed = [&flight] { flight.committed = Clock::now(); };
     absl::StatusOr<std::string> outcome =
         protocol_->Commit(flight.step, flight.status, flight.contribution);
     if (outcome.ok()) {
@@ -421,7 +423,7 @@ class LazyWriter : public LazyCheckpointWriter {
     for (const std::string& tag : unanswered_) transport_.DropTagged(tag);
     {
       const std::lock_guard lock(mutex_);
-      report.seconds = Seconds(Clock::now() - flight.begin);
+      report.seconds = Seconds(flight.committed.value_or(Clock::now()) - flight.begin);
       report.processor_seconds += ThreadSeconds() - processor_before;
       finished_.push_back(std::move(flight.finished));
       --in_flight_;

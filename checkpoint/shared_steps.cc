@@ -60,6 +60,7 @@ class SharedSteps : public StepProtocol {
           CommitStep(files_, options_, step.name, *parts, step.metadata, refused);
       status = hash.status();
       if (hash.ok()) {
+        step.committed();
         last_hash_ = *hash;
         const auto others = [&](const std::string& directory) {
           const std::lock_guard lock(mutex_);

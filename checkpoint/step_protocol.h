@@ -28,6 +28,9 @@ struct SavedStep {
   std::string metadata;   // JSON object, the same on all ranks
   bool changed = false;   // the state must differ from that of the save before
   bool made_directory = false;  // by this rank
+  // Called by Commit on the rank that makes the step count, as soon as it does: what comes after,
+  // such as the removal of older steps, may take as long as a save.
+  std::function<void()> committed = [] {};
 };
 
 // For two threads: the writer calls Begin, Piece and EndFile, for one step after the other; the
