@@ -82,11 +82,11 @@ void BindDocuments(const AttentionBatch& batch, const Operands& operands, const 
                    Call& call, RunTensors& run) {
   const int64_t query_width = operands.heads * operands.head_dim;
   const int64_t key_width = operands.kv_heads * operands.head_dim;
-  // Four lists of offsets and two of counts, each at a place that is aligned.
+  // Four lists of offsets and three of counts, each at a place that is aligned.
   const size_t count = batch.documents.size();
   const size_t list = (count + 2) / 2 * 2, counts_list = (count + 3) / 4 * 4;
   std::vector<int64_t> words(4 * list);
-  std::vector<int32_t> counts(2 * counts_list);
+  std::vector<int32_t> counts(3 * counts_list);
   int64_t keys = 0;
   for (size_t i = 0; i < count; ++i) {
     const AttentionDocument& document = batch.documents[i];
@@ -96,6 +96,7 @@ void BindDocuments(const AttentionBatch& batch, const Operands& operands, const 
     words[3 * list + i] = keys * query_width;
     counts[i] = static_cast<int32_t>(document.query_count);
     counts[counts_list + i] = static_cast<int32_t>(document.key_count);
+    counts[2 * counts_list + i] = static_cast<int32_t>(document.aligned_keys);
     keys += document.key_count;
   }
   // Where the last document ends.
@@ -121,7 +122,10 @@ void BindDocuments(const AttentionBatch& batch, const Operands& operands, const 
                   {ids.key_counts, lengths + counts_list},
                   {ids.scale, &run.scale},
                   {ids.minus_infinity, &run.minus_infinity}};
-  if (ids.window != 0) run.bindings.push_back({ids.window, &run.window});
+  if (ids.window != 0) {
+    run.bindings.push_back({ids.window, &run.window});
+    run.bindings.push_back({ids.aligned_keys, lengths + 2 * counts_list});
+  }
   if (plan.shape.pass == Pass::kBackward) {
     run.bindings.push_back({ids.gradient_offsets, offsets + 3 * list});
     run.bindings.push_back({ids.one, &run.one});
@@ -183,10 +187,7 @@ Prepared Prepare(const TensorView& q, const std::vector<AttentionSpan>& spans, i
         "attention on a GPU needs a head_dim that is a multiple of 8, not ", q.dim(2))));
     return prepared;
   }
-  absl::StatusOr<AttentionBatches> batches = CutIntoBatches(spans, q.dim(1), score_bytes);
-  call.Update(batches.status());
-  if (!call.ok()) return prepared;
-  prepared.batches = *std::move(batches);
+  prepared.batches = CutIntoBatches(spans, q.dim(1), score_bytes);
   if (prepared.batches.batches.empty()) return prepared;
   absl::StatusOr<CudnnSession*> session = CudaContext::Of(stream).Cudnn();
   call.Update(session.status());

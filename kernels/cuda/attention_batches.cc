@@ -19,31 +19,46 @@ std::vector<AttentionDocument> QueryBlocks(const AttentionDocument& document, bo
     AttentionDocument block = document;
     block.query_begin += begin;
     block.query_count = end - begin;
-    if (causal) block.key_count -= document.query_count - end;
+    block.aligned_keys -= document.query_count - end;
+    if (causal) block.key_count = std::min(block.key_count, block.aligned_keys);
     blocks.push_back(block);
   }
   return blocks;
 }
 
+// Which keys a span's queries see, without those queries that see none: these go to `cut`.
+AttentionDocument DocumentOf(const AttentionSpan& span, AttentionBatches& cut) {
+  AttentionDocument document{span.query_begin, span.query_count, span.key_begin, span.key_count,
+                             span.key_count};
+  // In front: above the diagonal.
+  const int64_t above = span.key_count == 0 ? span.query_count
+                        : span.causal ? std::max<int64_t>(0, span.query_count - span.key_count)
+                                      : 0;
+  if (above > 0) cut.without_keys.push_back({span.query_begin, above});
+  document.query_begin += above;
+  document.query_count -= above;
+  if (span.window == 0 || span.causal) return document;
+  // Behind: the window has left the last key.
+  const int64_t within = std::max<int64_t>(0, span.window - span.distance + span.key_count - 1);
+  if (within < document.query_count) {
+    cut.without_keys.push_back({document.query_begin + within, document.query_count - within});
+    document.query_count = within;
+  }
+  document.aligned_keys = span.distance + document.query_count;
+  return document;
+}
+
 }  // namespace
 
-absl::StatusOr<AttentionBatches> CutIntoBatches(const std::vector<AttentionSpan>& spans,
-                                                int64_t heads, int64_t score_bytes) {
+AttentionBatches CutIntoBatches(const std::vector<AttentionSpan>& spans, int64_t heads,
+                                int64_t score_bytes) {
   AttentionBatches cut;
   std::map<std::pair<bool, int64_t>, std::vector<AttentionDocument>> kinds;
   for (const AttentionSpan& span : spans) {
-    AttentionDocument document{span.query_begin, span.query_count, span.key_begin, span.key_count};
-    if (span.window > 0 && !span.causal) {
-      return absl::UnimplementedError(
-          "attention on a GPU has no window over keys that lie before the queries' own block");
-    }
-    const int64_t keyless = span.key_count == 0 ? span.query_count
-                            : span.causal ? std::max<int64_t>(0, span.query_count - span.key_count)
-                                          : 0;
-    if (keyless > 0) cut.without_keys.push_back({span.query_begin, keyless, 0, 0});
-    document.query_begin += keyless;
-    document.query_count -= keyless;
-    if (document.query_count > 0) kinds[{span.causal, span.window}].push_back(document);
+    const AttentionDocument document = DocumentOf(span, cut);
+    // Keys before the queries' own are all on this side of the diagonal.
+    const bool causal = span.causal || span.window > 0;
+    if (document.query_count > 0) kinds[{causal, span.window}].push_back(document);
   }
   for (auto& [kind, documents] : kinds) {
     const auto [causal, window] = kind;

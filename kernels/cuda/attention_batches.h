@@ -5,17 +5,19 @@
 #include <cstdint>
 #include <vector>
 
-#include "absl/status/statusor.h"
 #include "kernels/attention.h"
 #include "kernels/cuda/cudnn_attention.h"
 
 namespace longspan::cuda {
 
 // Consecutive queries and the keys they see: all, or up to the diagonal at the bottom right. Every
-// query has a key.
+// query has a key. With a window, query i sees those of its keys j that are later than i +
+// aligned_keys - query_count - window: aligned_keys is key_count, or more where keys end before the
+// queries begin.
 struct AttentionDocument {
   int64_t query_begin = 0, query_count = 0;
   int64_t key_begin = 0, key_count = 0;
+  int64_t aligned_keys = 0;
 };
 
 // One run of a plan: documents of one kind of mask, a power of two of them.
@@ -35,10 +37,9 @@ struct AttentionBatches {
 // them, and so are spans of no queries. The longest documents come first, so that a batch holds
 // documents of like length. With `score_bytes` > 0, batches are single documents and blocks of
 // queries for which heads * rounded rows * rounded keys * 2 is at most that (but never less than
-// 128 queries): what a deterministic backward pass needs as workspace. Unimplemented for a window
-// without the causal mask.
-absl::StatusOr<AttentionBatches> CutIntoBatches(const std::vector<AttentionSpan>& spans,
-                                                int64_t heads, int64_t score_bytes);
+// 128 queries): what a deterministic backward pass needs as workspace.
+AttentionBatches CutIntoBatches(const std::vector<AttentionSpan>& spans, int64_t heads,
+                                int64_t score_bytes);
 
 // The exact shape of the plan for a batch.
 AttentionGraphShape ShapeOf(const AttentionBatch& batch, AttentionGraphShape::Pass pass,

@@ -50,6 +50,11 @@ class AttentionGraph {
     ids_.gradient_offsets = gradient_offsets_.id;
     ids_.query_counts = query_counts_.id;
     ids_.key_counts = key_counts_.id;
+    aligned_keys_ = key_counts_;
+    if (shape.window > 0) {
+      aligned_keys_ = counts();
+      ids_.aligned_keys = aligned_keys_.id;
+    }
   }
 
   void AddForward();
@@ -138,9 +143,9 @@ class AttentionGraph {
     return graph_.Select(Compare(CUDNN_POINTWISE_CMP_GT, column, AlignedRow(x)), x,
                          MinusInfinity());
   }
-  // The index of the last key that each query sees: row + keys - queries.
+  // The index of the last key that each query sees: row + aligned keys - queries.
   Tensor AlignedRow(const Tensor& x) {
-    const Tensor row = AddI32(CUDNN_POINTWISE_ADD, graph_.Index(x, 2), key_counts_);
+    const Tensor row = AddI32(CUDNN_POINTWISE_ADD, graph_.Index(x, 2), aligned_keys_);
     return AddI32(CUDNN_POINTWISE_SUB, row, query_counts_);
   }
   Tensor MinusInfinity() {
@@ -167,7 +172,7 @@ class AttentionGraph {
   CudnnGraph graph_;
   AttentionPlan::Ids ids_;
   Tensor query_offsets_, key_offsets_, stats_offsets_, gradient_offsets_;
-  Tensor query_counts_, key_counts_;
+  Tensor query_counts_, key_counts_, aligned_keys_;
   Tensor scale_, minus_infinity_;
 };
 

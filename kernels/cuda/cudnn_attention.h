@@ -64,6 +64,9 @@ struct AttentionPlan {
     int64_t query_offsets = 0, key_offsets = 0, stats_offsets = 0, gradient_offsets = 0;
     // i32 (documents): rows of each, none of them zero
     int64_t query_counts = 0, key_counts = 0;
+    // With a window, i32 (documents): the index of the key behind the one that the last query is
+    // aligned with; as key_counts, or beyond.
+    int64_t aligned_keys = 0;
     // Numbers in host memory: f32, f32, i32.
     int64_t scale = 0, minus_infinity = 0, window = 0;
     // Of the backward pass alone.

@@ -60,6 +60,9 @@ std::vector<Case> Cases() {
       {"GroupedHeads", 8, 2, 16, Documents({70, 3, 40})},
       {"ThreeToOne", 6, 2, 24, Documents({33, 50})},
       {"Window", 2, 1, 16, Documents({90, 20, 7}, 13)},
+      // Keys that ended before the queries began, as a ring's member gets them.
+      {"WindowOnEarlierKeys", 2, 1, 16, {{0, 70, 4, 110, false, 100, 110}}},
+      {"WindowOnFarKeys", 2, 2, 16, {{0, 90, 0, 40, false, 60, 95}, {90, 9, 50, 9, false, 5, 30}}},
       {"KeyPrefix", 2, 2, 16, {{3, 40, 5, 90, true}, {50, 1, 100, 33, true}}},
       {"Full", 2, 2, 16, {{0, 70, 0, 50, false}, {70, 20, 60, 7, false}}},
       {"NoKeys", 2, 2, 16, {{1, 5, 0, 0, true}, {6, 20, 0, 30, true}, {30, 3, 30, 0, false}}},

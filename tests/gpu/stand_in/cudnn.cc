@@ -347,32 +347,49 @@ bool Knows(cudnnPointwiseMode_t mode) {
          !std::isnan(Apply(mode, 1, 1, 1));
 }
 
+// y = f(x, b, mask) for the rows that are there; all columns, whether there or not.
+template <typename Function>
+std::vector<float> RowByRow(Run& run, const Tensor& y, const Tensor* const operands[3],
+                            const Function& f) {
+  std::vector<float> value(y.elements(), kNan);
+  const float* data[3];
+  for (int k = 0; k < 3; ++k) data[k] = ValueOf(run, operands[k]->id).data();
+  for (int64_t b = 0; b < y.extents[0]; ++b) {
+    const int64_t rows = CountOf(run, y.row_counts, b, y.extents[2]);
+    for (int64_t h = 0; h < y.extents[1]; ++h) {
+      for (int64_t i = 0; i < rows; ++i) {
+        const float* from[3];
+        int64_t step[3];
+        for (int k = 0; k < 3; ++k) {
+          const Tensor& t = *operands[k];
+          const auto in = [&](int64_t index, int axis) { return t.extents[axis] == 1 ? 0 : index; };
+          from[k] = data[k] + t.Dense(in(b, 0), in(h, 1), in(i, 2), 0);
+          step[k] = t.extents[3] == 1 ? 0 : 1;
+        }
+        float* const to = value.data() + y.Dense(b, h, i, 0);
+        for (int64_t j = 0; j < y.extents[3]; ++j)
+          to[j] = f(from[0][j * step[0]], from[1][j * step[1]], from[2][j * step[2]]);
+      }
+    }
+  }
+  return value;
+}
+
 void RunPointwise(Run& run, const Operation& op) {
   const Tensor& y = run.plan->tensors.at(op.y);
-  std::vector<float> value(y.elements());
   if (op.mode == CUDNN_POINTWISE_GEN_INDEX) {
+    std::vector<float> value(y.elements());
     ForAll(run, y, [&](int64_t b, int64_t h, int64_t i, int64_t j, bool) {
       const int64_t index[] = {b, h, i, j};
       value[y.Dense(b, h, i, j)] = static_cast<float>(index[op.axis]);
     });
     return Finish(run, y, std::move(value));
   }
-  const auto at = [](const Tensor& t, int64_t b, int64_t h, int64_t i, int64_t j) {
-    const auto in = [](int64_t index, int64_t extent) { return extent == 1 ? 0 : index; };
-    return t.Dense(in(b, t.extents[0]), in(h, t.extents[1]), in(i, t.extents[2]),
-                   in(j, t.extents[3]));
-  };
-  const Tensor& x = run.plan->tensors.at(op.x);
-  const Tensor& b_tensor = run.plan->tensors.at(op.b == 0 ? op.x : op.b);
-  const Tensor& mask_tensor = run.plan->tensors.at(op.mask == 0 ? op.x : op.mask);
-  const std::vector<float>& xs = ValueOf(run, x.id);
-  const std::vector<float>& bs = ValueOf(run, b_tensor.id);
-  const std::vector<float>& masks = ValueOf(run, mask_tensor.id);
-  ForAll(run, y, [&](int64_t b, int64_t h, int64_t i, int64_t j, bool) {
-    value[y.Dense(b, h, i, j)] = Apply(op.mode, xs[at(x, b, h, i, j)], bs[at(b_tensor, b, h, i, j)],
-                                       masks[at(mask_tensor, b, h, i, j)]);
-  });
-  Finish(run, y, std::move(value));
+  const auto tensor = [&](int64_t id) { return &run.plan->tensors.at(id == 0 ? op.x : id); };
+  const Tensor* const operands[] = {tensor(op.x), tensor(op.b), tensor(op.mask)};
+  Finish(run, y, RowByRow(run, y, operands, [mode = op.mode](float x, float b, float mask) {
+           return Apply(mode, x, b, mask);
+         }));
 }
 
 void RunProduct(Run& run, const Operation& op) {

@@ -13,9 +13,19 @@ constexpr unsigned char kFreshByte = 0xff;    // NaN as f32, f64 and bf16
 constexpr unsigned char kRetiredByte = 0xf7;  // a large negative number
 constexpr size_t kMostRetired = size_t{64} << 20;
 
+// Of larger allocations only so much at both ends is filled, and they are not watched once freed:
+// otherwise a workspace of half a gigabyte would take most of a test's time.
+constexpr size_t kMostFilled = size_t{16} << 20;
+
 bool AllAre(const char* at, size_t bytes, unsigned char value) {
-  return std::all_of(at, at + bytes,
-                     [=](char c) { return static_cast<unsigned char>(c) == value; });
+  return bytes == 0 ||
+         (static_cast<unsigned char>(at[0]) == value && std::memcmp(at, at + 1, bytes - 1) == 0);
+}
+
+void Fill(char* at, size_t bytes, unsigned char value) {
+  const size_t end = std::min(bytes, kMostFilled / 2);
+  std::memset(at, value, bytes <= kMostFilled ? bytes : end);
+  std::memset(at + bytes - end, value, end);
 }
 
 }  // namespace
@@ -36,7 +46,7 @@ void* Memory::Allocate(MemoryKind kind, int device, size_t bytes) {
   if (base == nullptr) return nullptr;
   char* const at = base + kGuard;
   std::memset(base, kGuardByte, kGuard);
-  std::memset(at, kFreshByte, bytes);
+  Fill(at, bytes, kFreshByte);
   std::memset(at + bytes, kGuardByte, padded - bytes + kGuard);
   live_[at] = {kind, device, bytes, base, next_++};
   return at;
@@ -74,7 +84,11 @@ void Memory::CheckAround(const Allocation& allocation, const char* at) {
 
 void Memory::Retire(const Allocation& allocation, char* at) {
   CheckAround(allocation, at);
-  std::memset(at, kRetiredByte, allocation.bytes);
+  Fill(at, allocation.bytes, kRetiredByte);
+  if (allocation.bytes > kMostFilled) {
+    std::free(allocation.base);
+    return;
+  }
   retired_.push_back({allocation.base, at, allocation.bytes, allocation.number});
   retired_bytes_ += allocation.bytes;
   while (retired_bytes_ > kMostRetired || retired_.size() > 10000) {
