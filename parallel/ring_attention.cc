@@ -56,51 +56,34 @@ struct ExchangedRow {
   int64_t backward_out;  // dQ, dK, dV
 };
 
-// The tensors of the exchanges of a block's heads, behind those of a pass of its ring. On a GPU
-// attention takes narrow inputs, and tensors of one row a head without gaps: it works on copies.
-struct HeadTensors {
-  static std::vector<WorkspaceShape> Behind(std::vector<WorkspaceShape> shapes,
-                                            const HeadExchange& exchange, const HeadCounts& part,
-                                            int64_t in, int64_t out, DType compute) {
-    const int64_t rows = exchange.ring().rows(), copied = compute == DType::kF32 ? 0 : rows;
-    shapes.push_back({rows, in});
-    shapes.push_back({rows, out});
-    shapes.push_back({exchange.ScratchRows(), std::max(in, out)});
-    shapes.push_back({copied, 2 * part.q_width() + 2 * part.kv_width(), compute});
-    shapes.push_back({copied, part.q_width()});
-    for (int i = 0; i < 2; ++i) shapes.push_back({copied, part.heads});
-    return shapes;
-  }
-  HeadTensors(const WorkspaceTensors& workspace, size_t first, const HeadCounts& part)
-      : in(workspace[first]),
-        result(workspace[first + 1]),
-        scratch(workspace[first + 2]),
-        narrow(workspace[first + 3]),
-        out(workspace[first + 4].Reshape({workspace[first + 4].dim(0), part.heads, part.head_dim})),
-        by_head{workspace[first + 5], workspace[first + 6]},
-        copies(narrow.dtype() != DType::kF32) {}
+// Adds the tensors of a pass of the ring of a block's heads, and those of the exchanges. `narrow`
+// elements of a row are of a dtype `compute` that is not f32.
+std::vector<WorkspaceShape> WithExchange(std::vector<WorkspaceShape> shapes,
+                                         const HeadExchange& exchange, int64_t in, int64_t out,
+                                         DType compute, int64_t narrow) {
+  const int64_t rows = exchange.ring().rows();
+  shapes.push_back({rows, in});
+  shapes.push_back({rows, out});
+  shapes.push_back({exchange.ScratchRows(), std::max(in, out)});
+  shapes.push_back({compute == DType::kF32 ? 0 : rows, narrow, compute});
+  return shapes;
+}
 
-  // What attention takes of the rows that arrived in `in`.
-  std::vector<TensorView> Inputs(const HeadExchange& exchange,
-                                 const std::vector<TensorView>& fields, Stream& stream) const {
-    std::vector<TensorView> inputs;
-    size_t vectors = 0;
-    for (size_t i = 0; i < fields.size(); ++i) {
-      inputs.push_back(exchange.FieldIn(in, fields, i));
-      if (!copies) continue;
-      const TensorView copy =
-          fields[i].rank() == 2 ? by_head[vectors++] : exchange.FieldIn(narrow, fields, i);
-      if (!copy.empty()) Convert(inputs[i], copy, stream);
-      inputs[i] = copy;
-    }
-    return inputs;
+// What attention takes of rows that arrived as f32: the first `count` of `fields` in `in`, or where
+// those are narrower a rounded copy in `narrow`.
+std::vector<TensorView> Arrived(const HeadExchange& exchange, const std::vector<TensorView>& fields,
+                                size_t count, const TensorView& in, const TensorView& narrow,
+                                Stream& stream) {
+  std::vector<TensorView> arrived;
+  for (size_t i = 0; i < count; ++i) {
+    arrived.push_back(exchange.FieldIn(in, fields, i));
+    if (fields[i].dtype() == DType::kF32) continue;
+    const TensorView copy = exchange.FieldIn(narrow, fields, i);
+    if (!copy.empty()) Convert(arrived[i], copy, stream);
+    arrived[i] = copy;
   }
-
-  TensorView in, result, scratch, narrow;
-  TensorView out;         // (rows, heads, head_dim)
-  TensorView by_head[2];  // (rows, heads)
-  bool copies;
-};
+  return arrived;
+}
 
 // The forward pass with heads split inside blocks. beside(0) fills the first exchange, the next
 // ones the steps of the ring, the last one the other exchange.
@@ -116,13 +99,14 @@ absl::Status HeadParallelForward(const RingLayout& layout, const HeadCounts& hea
   const ExchangedRow row(part);
   const std::vector<WorkspaceShape> shapes = RingForwardShapes(ring, wire, k.dtype(), part);
   const size_t mine = shapes.size();
-  absl::StatusOr<WorkspaceTensors> workspace = WorkspaceTensors::Allocate(
-      stream.device().memory(),
-      HeadTensors::Behind(shapes, exchange, part, row.forward_in, row.forward_out, k.dtype()),
-      shared);
+  absl::StatusOr<WorkspaceTensors> workspace =
+      WorkspaceTensors::Allocate(stream.device().memory(),
+                                 WithExchange(shapes, exchange, row.forward_in, row.forward_out,
+                                              k.dtype(), part.q_width() + 2 * part.kv_width()),
+                                 shared);
   if (!workspace.ok()) return workspace.status();
-  const HeadTensors tensors(*workspace, mine, part);
-  const TensorView &in = tensors.in, &result = tensors.result, &scratch = tensors.scratch;
+  const TensorView &in = (*workspace)[mine], &result = (*workspace)[mine + 1],
+                   &scratch = (*workspace)[mine + 2], &narrow = (*workspace)[mine + 3];
 
   std::vector<double> weights(steps + 2, static_cast<double>(ring.rows() * 2 * part.kv_width()));
   weights.front() = static_cast<double>(exchange.SentToHeads(row.forward_in));
@@ -141,17 +125,11 @@ absl::Status HeadParallelForward(const RingLayout& layout, const HeadCounts& hea
     beside(0);
     workspace->Await(arrival, stream);
   }
-  const std::vector<TensorView> qkv = tensors.Inputs(exchange, inputs, stream);
-  const TensorView part_out = exchange.FieldIn(result, results, 0);
-  const TensorView part_lse = exchange.FieldIn(result, results, 1);
+  const std::vector<TensorView> qkv = Arrived(exchange, inputs, 3, in, narrow, stream);
   RingForwardPass(
-      ring, qkv[0], qkv[1], qkv[2], scale, tensors.copies ? tensors.out : part_out,
-      tensors.copies ? tensors.by_head[0] : part_lse, *workspace,
-      [&](int step) { beside(step + 1); }, transport, stream);
-  if (tensors.copies && ring.rows() > 0) {
-    Copy(tensors.out, part_out, stream);
-    Copy(tensors.by_head[0], part_lse, stream);
-  }
+      ring, qkv[0], qkv[1], qkv[2], scale, exchange.FieldIn(result, results, 0),
+      exchange.FieldIn(result, results, 1), *workspace, [&](int step) { beside(step + 1); },
+      transport, stream);
   const StreamSpan span(stream, {.name = "heads out", .kind = TraceKind::kRing});
   const Event arrival = exchange.ToRows(result, scratch, transport, stream);
   beside(steps + 1);
@@ -175,13 +153,14 @@ absl::Status HeadParallelBackward(const RingLayout& layout, const HeadCounts& he
   const ExchangedRow row(part);
   const std::vector<WorkspaceShape> shapes = RingBackwardShapes(ring, wire, k.dtype(), part);
   const size_t mine = shapes.size();
-  absl::StatusOr<WorkspaceTensors> workspace = WorkspaceTensors::Allocate(
-      stream.device().memory(),
-      HeadTensors::Behind(shapes, exchange, part, row.backward_in, row.backward_out, k.dtype()),
-      shared);
+  absl::StatusOr<WorkspaceTensors> workspace =
+      WorkspaceTensors::Allocate(stream.device().memory(),
+                                 WithExchange(shapes, exchange, row.backward_in, row.backward_out,
+                                              k.dtype(), 2 * part.q_width() + 2 * part.kv_width()),
+                                 shared);
   if (!workspace.ok()) return workspace.status();
-  const HeadTensors tensors(*workspace, mine, part);
-  const TensorView &in = tensors.in, &result = tensors.result, &scratch = tensors.scratch;
+  const TensorView &in = (*workspace)[mine], &result = (*workspace)[mine + 1],
+                   &scratch = (*workspace)[mine + 2], &narrow = (*workspace)[mine + 3];
 
   // In a ring of one no step has a message.
   const double hop = static_cast<double>(ring.rows() * 2 * part.kv_width());
@@ -203,7 +182,7 @@ absl::Status HeadParallelBackward(const RingLayout& layout, const HeadCounts& he
     workspace->Await(arrival, stream);
   }
   if (!result.empty()) Zero(result, stream);
-  const std::vector<TensorView> input = tensors.Inputs(exchange, inputs, stream);
+  const std::vector<TensorView> input = Arrived(exchange, inputs, 6, in, narrow, stream);
   const auto gradient = [&](size_t index) { return exchange.FieldIn(result, results, index); };
   RingBackwardPass(
       ring, input[0], input[1], input[2], input[3], input[4], input[5], scale, gradient(0),
