@@ -83,9 +83,8 @@ class NcclTransport : public Transport {
   // exchanges are ConnectPeers', these are those of collectives.
   absl::Status WarmUp(Device& device) {
     constexpr int64_t kElements = 16;  // a rank
-    absl::StatusOr<Buffer> buffer =
-        Buffer::AllocateZeroed(device.memory(), size() * kElements * SizeOf(DType::kF32),
-                               "transport", Placement::kDevice);
+    absl::StatusOr<Buffer> buffer = Buffer::AllocateZeroed(
+        device.memory(), size() * kElements * SizeOf(DType::kF32), "transport", Placement::kDevice);
     if (!buffer.ok()) return buffer.status();
     Stream stream = device.CreateStream("warm up");
     const TensorView all = buffer->Tensor(DType::kF32, {size() * kElements}),

@@ -17,9 +17,9 @@
 namespace longspan {
 
 // Collective; the same outcome on every rank. `host` and `device`, a GPU, outlive it, and it
-// outlives the work on streams it is used on. Connects for
-// collectives (ConnectPeers does for exchanges), so that no step has to. FailedPrecondition: NCCL is missing or too old, not
-// compiled in, or two ranks share a GPU, which NCCL refuses; MakeStagedTransport serves then.
+// outlives the work on streams it is used on. Connects for collectives (ConnectPeers does for
+// exchanges), so that no step has to. FailedPrecondition: NCCL is missing or too old, not compiled
+// in, or two ranks share a GPU, which NCCL refuses; MakeStagedTransport serves then.
 absl::StatusOr<std::unique_ptr<Transport>> OpenNcclTransport(Transport& host, Device& device);
 
 // "2.28.9" of the library that would be loaded, or why there is none.
