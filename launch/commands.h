@@ -25,6 +25,7 @@ void RegisterPlanCommand(CLI::App& root, SelectedCommand* selected);
 void RegisterProfileCommand(CLI::App& root, SelectedCommand* selected, int* argc, char*** argv);
 void RegisterConfigCommand(CLI::App& root, SelectedCommand* selected);
 void RegisterSimulateCommand(CLI::App& root, SelectedCommand* selected);
+void RegisterDoctorCommand(CLI::App& root, SelectedCommand* selected, int* argc, char*** argv);
 void RegisterTraceCommand(CLI::App& root, SelectedCommand* selected);
 
 }  // namespace longspan

@@ -5,6 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/device/cuda_device.h"
+#include "parallel/transport/nccl_transport.h"
+#include "parallel/transport/staged_transport.h"
 #include "runtime/train/agreement.h"
 
 namespace longspan {
@@ -47,6 +49,15 @@ absl::StatusOr<DeviceChoice> AgreeOnDevice(const std::string& wanted, int thread
     break;
   }
   return mine;
+}
+
+absl::StatusOr<std::unique_ptr<Transport>> OpenGpuTransport(Transport& host, Device& device,
+                                                            std::string* why_staged) {
+  why_staged->clear();
+  absl::StatusOr<std::unique_ptr<Transport>> nccl = OpenNcclTransport(host, device);
+  if (nccl.ok() || !absl::IsFailedPrecondition(nccl.status())) return nccl;
+  *why_staged = std::string(nccl.status().message());
+  return MakeStagedTransport(host, device, {.threads = device.threads().threads()});
 }
 
 }  // namespace longspan

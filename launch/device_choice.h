@@ -27,6 +27,12 @@ absl::StatusOr<DeviceChoice> OpenDevice(const std::string& wanted, int rank_on_n
 absl::StatusOr<DeviceChoice> AgreeOnDevice(const std::string& wanted, int threads,
                                            Transport& transport);
 
+// Collective. What ranks with a GPU each speak through, over `host`, which knows host memory alone:
+// NCCL, or pinned memory where there is no NCCL or ranks share a GPU; `why_staged` says why then.
+// Both arguments outlive it.
+absl::StatusOr<std::unique_ptr<Transport>> OpenGpuTransport(Transport& host, Device& device,
+                                                            std::string* why_staged);
+
 }  // namespace longspan
 
 #endif  // LONGSPAN_LAUNCH_DEVICE_CHOICE_H_

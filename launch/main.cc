@@ -34,6 +34,7 @@ int main(int argc, char** argv) {
   longspan::RegisterConfigCommand(app, &selected);
   longspan::RegisterSimulateCommand(app, &selected);
   longspan::RegisterTraceCommand(app, &selected);
+  longspan::RegisterDoctorCommand(app, &selected, &argc, &argv);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

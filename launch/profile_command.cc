@@ -17,7 +17,6 @@
 #include "launch/device_choice.h"
 #include "parallel/transport/mpi_transport.h"
 #include "parallel/transport/rank_threads.h"
-#include "parallel/transport/staged_transport.h"
 #include "runtime/cost/cost_file.h"
 #include "runtime/cost/cost_profile.h"
 #include "runtime/train/agreement.h"
@@ -122,8 +121,11 @@ absl::Status RunUnderMpi(const Options& options, int* argc, char*** argv) {
     if (status.ok() && choice->device->kind() == DeviceKind::kCpu) {
       status = RunRank(options, *prepared, **transport, *choice->device);
     } else if (status.ok()) {
-      const std::unique_ptr<Transport> staged = MakeStagedTransport(**transport, *choice->device);
-      status = RunRank(options, *prepared, *staged, *choice->device);
+      std::string why_staged;
+      const absl::StatusOr<std::unique_ptr<Transport>> between =
+          OpenGpuTransport(**transport, *choice->device, &why_staged);
+      status = Agree(**transport, between.status());
+      if (status.ok()) status = RunRank(options, *prepared, **between, *choice->device);
     }
   }
   if (status.ok() || (IsAgreed(status) && (*transport)->rank() == 0)) return status;

@@ -23,7 +23,6 @@
 #include "parallel/transport/mpi_transport.h"
 #include "parallel/transport/peer_watch.h"
 #include "parallel/transport/rank_threads.h"
-#include "parallel/transport/staged_transport.h"
 #include "runtime/train/agreement.h"
 #include "runtime/train/dry_run.h"
 #include "runtime/train/trainer.h"
@@ -208,8 +207,14 @@ class TrainCommand {
     if (choice->device->kind() == DeviceKind::kCpu) {
       return RunRank(prepared, transport, *choice->device);
     }
-    const std::unique_ptr<Transport> staged = MakeStagedTransport(transport, *choice->device);
-    return RunRank(prepared, *staged, *choice->device);
+    std::string why_staged;
+    const absl::StatusOr<std::unique_ptr<Transport>> between =
+        OpenGpuTransport(transport, *choice->device, &why_staged);
+    if (absl::Status status = Agree(transport, between.status()); !status.ok()) return status;
+    if (transport.rank() == 0 && transport.size() > 1 && !why_staged.empty()) {
+      std::fprintf(stderr, "longspan: messages go through pinned memory: %s\n", why_staged.c_str());
+    }
+    return RunRank(prepared, **between, *choice->device);
   }
 
   absl::StatusOr<Prepared> Prepare(int ranks_here) const {

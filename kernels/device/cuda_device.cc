@@ -6,8 +6,10 @@
 #include <cudaTypedefs.h>
 #include <cuda_runtime_api.h>
 
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -85,6 +87,52 @@ void CUDART_CB CompleteRecorded(cudaStream_t, cudaError_t error, void* data) {
   recorded->promise.Complete(recorded->gate->failure());
 }
 
+// Seconds that streams stood before events which were not yet done.
+class WaitClock {
+ public:
+  // One wait: the stream comes to it, and its event is done, in either order.
+  class Wait {
+   public:
+    explicit Wait(std::shared_ptr<WaitClock> clock) : clock_(std::move(clock)) {}
+    void Reached() {
+      std::lock_guard lock(mutex_);
+      if (!done_) reached_ = std::chrono::steady_clock::now();
+    }
+    void Done() {
+      std::lock_guard lock(mutex_);
+      done_ = true;
+      if (!reached_.has_value()) return;
+      clock_->Add(
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - *reached_).count());
+    }
+
+   private:
+    const std::shared_ptr<WaitClock> clock_;
+    std::mutex mutex_;
+    bool done_ = false;
+    std::optional<std::chrono::steady_clock::time_point> reached_;
+  };
+
+  void Add(double seconds) {
+    std::lock_guard lock(mutex_);
+    seconds_ += seconds;
+  }
+  double seconds() const {
+    std::lock_guard lock(mutex_);
+    return seconds_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  double seconds_ = 0;
+};
+
+void CUDART_CB NoteReached(cudaStream_t, cudaError_t, void* data) {
+  const std::unique_ptr<std::shared_ptr<WaitClock::Wait>> wait(
+      static_cast<std::shared_ptr<WaitClock::Wait>*>(data));
+  (*wait)->Reached();
+}
+
 }  // namespace
 
 struct CudaStreamState : Stream::State {
@@ -154,16 +202,25 @@ struct CudaStreamState : Stream::State {
   }
 
   void WaitFor(const Event& event) override {
+    if (event.Done()) {
+      if (const absl::Status outcome = event.Wait(); !outcome.ok()) gate->Fail(outcome);
+      return;
+    }
     const uint32_t number = gate->Add();
     (void)cudaSetDevice(index);
+    const auto wait = std::make_shared<WaitClock::Wait>(clock);
+    auto note = std::make_unique<std::shared_ptr<WaitClock::Wait>>(wait);
+    if (cudaStreamAddCallback(stream, NoteReached, note.get(), 0) == cudaSuccess) note.release();
     const CUresult result =
         wait_value(stream, reinterpret_cast<CUdeviceptr>(word), number, CU_STREAM_WAIT_VALUE_GEQ);
     if (result != CUDA_SUCCESS) {
       gate->Fail(absl::InternalError(
           absl::StrCat("CUDA: cuStreamWaitValue32: error ", static_cast<int>(result))));
     }
-    event.OnDone(
-        [gate = gate, number](const absl::Status& outcome) { gate->Open(number, outcome); });
+    event.OnDone([gate = gate, number, wait](const absl::Status& outcome) {
+      wait->Done();
+      gate->Open(number, outcome);
+    });
   }
 
   absl::Status Synchronize() override {
@@ -174,6 +231,8 @@ struct CudaStreamState : Stream::State {
   }
 
   void Fail(const absl::Status& status) override { gate->Fail(status); }
+
+  double waited_seconds() const override { return clock->seconds(); }
 
   std::string Current() const override {
     return cudaStreamQuery(stream) == cudaErrorNotReady ? "CUDA work" : "";
@@ -193,6 +252,7 @@ struct CudaStreamState : Stream::State {
   cudaStream_t stream = nullptr;
   uint32_t* word = nullptr;
   std::shared_ptr<HostGate> gate;
+  const std::shared_ptr<WaitClock> clock = std::make_shared<WaitClock>();
   std::mutex worker_mutex;
   std::unique_ptr<State> worker;  // made when the host is first needed
 };
@@ -236,15 +296,64 @@ int CountGpus() {
   return 0;
 }
 
-absl::StatusOr<std::unique_ptr<Device>> OpenCuda(int index, int threads) {
+namespace {
+
+// At least one, or why there is none.
+absl::StatusOr<int> UsableGpus() {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
-  if (error != cudaSuccess || count == 0) {
-    (void)cudaGetLastError();
-    return absl::FailedPreconditionError(absl::StrCat(
-        "no GPU can be used (", error == cudaSuccess ? "none found" : cudaGetErrorString(error),
-        "); see what nvidia-smi says, or run with device = \"cpu\""));
+  if (error == cudaSuccess && count > 0) return count;
+  (void)cudaGetLastError();
+  return absl::FailedPreconditionError(absl::StrCat(
+      "no GPU can be used (", error == cudaSuccess ? "none found" : cudaGetErrorString(error),
+      "); see what nvidia-smi says, or run with device = \"cpu\""));
+}
+
+std::string VersionText(int version) {
+  return version == 0 ? "" : absl::StrCat(version / 1000, ".", version % 1000 / 10);
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<GpuFacts>> FindGpus() {
+  const absl::StatusOr<int> count = UsableGpus();
+  if (!count.ok()) return count.status();
+  std::vector<GpuFacts> gpus;
+  for (int index = 0; index < *count; ++index) {
+    cudaDeviceProp properties;
+    absl::Status status =
+        CudaStatus(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
+    char bus[32] = "";
+    status.Update(
+        CudaStatus(cudaDeviceGetPCIBusId(bus, sizeof(bus), index), "cudaDeviceGetPCIBusId"));
+    if (!status.ok()) return status;
+    GpuFacts gpu{
+        properties.name,  bus, static_cast<int64_t>(properties.totalGlobalMem), properties.major,
+        properties.minor, {}};
+    for (int peer = 0; peer < *count; ++peer) {
+      int reaches = 0;
+      if (peer != index && cudaDeviceCanAccessPeer(&reaches, index, peer) == cudaSuccess &&
+          reaches != 0) {
+        gpu.peers.push_back(peer);
+      }
+    }
+    gpus.push_back(std::move(gpu));
   }
+  return gpus;
+}
+
+CudaVersions FindCudaVersions() {
+  int runtime = 0, driver = 0;
+  (void)cudaRuntimeGetVersion(&runtime);
+  (void)cudaDriverGetVersion(&driver);
+  (void)cudaGetLastError();
+  return {VersionText(runtime), VersionText(driver)};
+}
+
+absl::StatusOr<std::unique_ptr<Device>> OpenCuda(int index, int threads) {
+  const absl::StatusOr<int> usable = UsableGpus();
+  if (!usable.ok()) return usable.status();
+  const int count = *usable;
   if (index < 0 || index >= count) {
     return absl::InvalidArgumentError(
         absl::StrCat("GPU ", index, " was asked for, but there are ", count, "; the first is 0"));
@@ -280,6 +389,10 @@ absl::StatusOr<std::unique_ptr<Device>> OpenCuda(int index, int threads) {
 namespace longspan {
 
 int CountGpus() { return 0; }
+
+absl::StatusOr<std::vector<GpuFacts>> FindGpus() { return OpenCuda(0, 1).status(); }
+
+CudaVersions FindCudaVersions() { return {}; }
 
 absl::StatusOr<std::unique_ptr<Device>> OpenCuda(int, int) {
   return absl::UnimplementedError(

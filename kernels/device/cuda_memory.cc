@@ -51,7 +51,8 @@ void* CudaMemory::Allocate(int64_t bytes, Placement placement) {
   if (memory != nullptr) return memory;
   cudaError_t error = cudaSetDevice(index_);
   if (error == cudaSuccess && pinned) {
-    error = cudaHostAlloc(&memory, static_cast<size_t>(bytes), cudaHostAllocPortable);
+    error = cudaHostAlloc(&memory, static_cast<size_t>(bytes),
+                          cudaHostAllocPortable | cudaHostAllocMapped);
   } else if (error == cudaSuccess) {
     error = cudaMallocAsync(&memory, static_cast<size_t>(bytes), stream_);
     if (error == cudaSuccess) error = cudaStreamSynchronize(stream_);

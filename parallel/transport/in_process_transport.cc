@@ -116,6 +116,7 @@ class InProcessNetwork::Endpoint : public Transport {
 
   void AllReduceSum(TensorView tensor, Stream& stream) override {
     LONGSPAN_CHECK(tensor.contiguous(), "reductions need contiguous tensors");
+    if (AloneOnGpu(stream)) return;
     LaunchCollective(
         "all-reduce", absl::StrCat("all-reduce of ", tensor.elements(), " ", Name(tensor.dtype())),
         tensor, stream,
@@ -143,6 +144,7 @@ class InProcessNetwork::Endpoint : public Transport {
     LONGSPAN_CHECK(input.contiguous() && output.contiguous() && input.dtype() == output.dtype() &&
                        input.elements() == output.elements() * size(),
                    "reduce-scatter: input is size() contiguous parts like output");
+    if (AloneOnGpu(stream)) return CopyAlone(input, output, stream);
     LaunchCollective(
         "reduce-scatter",
         absl::StrCat("reduce-scatter of ", input.elements(), " ", Name(input.dtype())), input,
@@ -158,6 +160,7 @@ class InProcessNetwork::Endpoint : public Transport {
     LONGSPAN_CHECK(input.contiguous() && output.contiguous() && input.dtype() == output.dtype() &&
                        output.elements() == input.elements() * size(),
                    "all-gather: output is size() contiguous parts like input");
+    if (AloneOnGpu(stream)) return CopyAlone(input, output, stream);
     LaunchCollective("all-gather",
                      absl::StrCat("all-gather of ", input.elements(), " ", Name(input.dtype())),
                      input, stream,
@@ -214,6 +217,14 @@ class InProcessNetwork::Endpoint : public Transport {
   void CheckMessage(const Message& message) const {
     LONGSPAN_CHECK(message.peer >= 0 && message.peer < size(), "exchange: no such peer");
     LONGSPAN_CHECK(message.tensor.contiguous(), "exchange: messages are contiguous");
+  }
+
+  // One rank on a GPU has nobody to meet on the host.
+  bool AloneOnGpu(const Stream& stream) const {
+    return size() == 1 && stream.kind() != DeviceKind::kCpu;
+  }
+  static void CopyAlone(const TensorView& input, const TensorView& output, Stream& stream) {
+    if (input.raw() != output.raw()) stream.CopyBytes(input.raw(), output.raw(), input.bytes());
   }
 
   absl::StatusOr<Arrivals> MeetOnHost(Arrival arrival) {

@@ -474,6 +474,14 @@ bool LaunchedUnderMpi() {
   return false;
 }
 
+std::string MpiLibraryVersion() {
+  char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+  int length = 0;
+  if (MPI_Get_library_version(text, &length) != MPI_SUCCESS) return "unknown";
+  const std::string version(text);
+  return version.substr(0, version.find('\n'));
+}
+
 absl::StatusOr<std::unique_ptr<Transport>> OpenMpiTransport(int* argc, char*** argv,
                                                             const MpiOptions& options) {
   int initialised = 0;

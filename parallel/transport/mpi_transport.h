@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "parallel/transport/transport.h"
@@ -29,6 +30,9 @@ struct MpiOptions {
 // Whether a launcher (mpirun, srun with PMI or PMIx) started this process. Looks at the environment
 // alone.
 bool LaunchedUnderMpi();
+
+// "Open MPI v4.1.4, ...": the first line of what the library says of itself. At any time.
+std::string MpiLibraryVersion();
 
 // Initialises MPI, with which the process becomes one rank; without a launcher the only one. Call
 // once, early, on the main thread; destroy the result on the main thread too, when every event is

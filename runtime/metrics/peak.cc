@@ -32,15 +32,16 @@ absl::StatusOr<double> MeasureGemmPeak(int64_t size, int rounds, DType dtype, St
 absl::StatusOr<double> MeasurePeak(Stream& stream) {
   constexpr int kRounds = 5;
   const DType dtype = ComputeTypeOf(stream.device());
-  int64_t size = 768;
-  absl::StatusOr<double> peak = MeasureGemmPeak(size, kRounds, dtype, stream);
-  if (stream.kind() == DeviceKind::kCpu) return peak;
+  if (stream.kind() == DeviceKind::kCpu)
+    return MeasureGemmPeak(/*size=*/768, kRounds, dtype, stream);
   // A GPU is busy with products that take it a while.
+  int64_t size = 256;
+  absl::StatusOr<double> peak = MeasureGemmPeak(size, kRounds, dtype, stream);
   constexpr int64_t kLargest = 8192;
   constexpr double kWhile = 2e-3;
   while (peak.ok() && size < kLargest &&
          2.0 * static_cast<double>(size * size * size) / *peak < kWhile) {
-    size = size < 1024 ? 1024 : 2 * size;
+    size *= 2;
     const absl::StatusOr<double> larger = MeasureGemmPeak(size, kRounds, dtype, stream);
     if (!larger.ok()) return larger;
     peak = std::max(*peak, *larger);

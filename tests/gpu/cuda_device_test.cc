@@ -115,6 +115,12 @@ TEST_F(CudaStreamTest, WaitsForAnotherStream) {
   EXPECT_TRUE(absl::IsDeadlineExceeded(end.WaitFor(absl::Milliseconds(50))));
   gate.Complete();
   EXPECT_TRUE(end.WaitFor(absl::Seconds(20)).ok());
+  EXPECT_GT(ahead.waited_seconds(), 0.02) << "what a stream is idle for is known";
+  EXPECT_GT(behind.waited_seconds(), 0.02);
+  const double before = behind.waited_seconds();
+  behind.WaitFor(end);
+  ASSERT_TRUE(behind.Synchronize().ok());
+  EXPECT_EQ(behind.waited_seconds(), before) << "what is done is not waited for";
 }
 
 TEST_F(CudaStreamTest, ReportsTheFailureOfAnEventItWaitedFor) {

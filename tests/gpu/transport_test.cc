@@ -8,6 +8,7 @@
 #include "../parallel/transport_conformance.h"
 #include "absl/time/clock.h"
 #include "kernels/device/cuda_device.h"
+#include "parallel/transport/nccl_transport.h"
 #include "parallel/transport/rank_threads.h"
 #include "parallel/transport/staged_transport.h"
 
@@ -60,7 +61,44 @@ TEST_P(GpuTransportTest, StagedConforms) {
   }
 }
 
+// A GPU for each rank, where there are as many.
+TEST_P(GpuTransportTest, NcclConforms) {
+  if (const auto version = NcclVersion(); !version.ok()) GTEST_SKIP() << version.status();
+  if (CountGpus() < GetParam()) GTEST_SKIP() << "there are only " << CountGpus() << " GPUs";
+  RankThreadOptions options = OnOneGpu();
+  options.open_device = [](int rank) { return OpenCuda(rank); };
+  const absl::Status status = RunRanks(
+      GetParam(),
+      [](Transport& host, Device& device) -> absl::Status {
+        const absl::StatusOr<std::unique_ptr<Transport>> transport =
+            OpenNcclTransport(host, device);
+        if (!transport.ok()) return transport.status();
+        return CheckTransport(**transport, device,
+                              {.rank_order = false, .sizes_checked = false, .seed = 7});
+      },
+      options);
+  EXPECT_TRUE(status.ok()) << status;
+}
+
 INSTANTIATE_TEST_SUITE_P(Ranks, GpuTransportTest, testing::Values(1, 2, 3));
+
+TEST(NcclTransportTest, RefusesRanksThatShareAGpu) {
+  if (const auto device = OpenCuda(0); !device.ok()) GTEST_SKIP() << device.status();
+  if (const auto version = NcclVersion(); !version.ok()) GTEST_SKIP() << version.status();
+  std::vector<absl::Status> ends(2);
+  const absl::Status status = RunRanks(
+      2,
+      [&](Transport& host, Device& device) {
+        ends[host.rank()] = OpenNcclTransport(host, device).status();
+        return host.Barrier();
+      },
+      OnOneGpu());
+  EXPECT_TRUE(status.ok()) << status;
+  for (const absl::Status& end : ends) {
+    EXPECT_TRUE(absl::IsFailedPrecondition(end)) << end;
+    EXPECT_NE(std::string(end.message()).find("share the GPU"), std::string::npos) << end;
+  }
+}
 
 // The first failure ends everything that waits, as on CPUs.
 TEST(GpuTransportFailureTest, AnAbortEndsExchangesAndCollectives) {

@@ -14,6 +14,8 @@ namespace longspan {
 struct ConformanceOptions {
   // Sums have the bits of rank order; otherwise they may differ by rounding.
   bool rank_order = true;
+  // Ranks that disagree about a message's size hear of it. NCCL's do not.
+  bool sizes_checked = true;
   // Of the random exchanges.
   int rounds = 20;
   uint64_t seed = 1;

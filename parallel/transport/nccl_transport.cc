@@ -1,0 +1,311 @@
+#include "parallel/transport/nccl_transport.h"
+
+#ifdef LONGSPAN_HAVE_NCCL
+
+#include <cuda_runtime_api.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/device/check.h"
+#include "kernels/device/memory.h"
+#include "parallel/transport/exchange_trace.h"
+#include "parallel/transport/nccl_library.h"
+
+namespace longspan {
+namespace {
+
+ncclDataType_t SummedType(DType dtype) {
+  LONGSPAN_CHECK(dtype == DType::kF32 || dtype == DType::kF64, "reductions are of f32 or f64");
+  return dtype == DType::kF32 ? ncclFloat32 : ncclFloat64;
+}
+
+cudaStream_t Native(const Stream& stream) { return static_cast<cudaStream_t>(stream.native()); }
+
+// The same outcome everywhere: the first rank's that is not OK.
+absl::Status AgreeOn(Transport& host, const absl::Status& mine) {
+  const absl::StatusOr<std::vector<std::string>> all =
+      host.AllGatherBytes(mine.ok() ? std::string() : absl::StrCat("-", mine.message()));
+  if (!all.ok()) return all.status();
+  for (int rank = 0; rank < host.size(); ++rank) {
+    if ((*all)[rank].empty()) continue;
+    return absl::FailedPreconditionError(absl::StrCat("rank ", rank, ": ", (*all)[rank].substr(1)));
+  }
+  return absl::OkStatus();
+}
+
+// "HOST BUS" of this rank's GPU, as no other GPU of the job is called.
+absl::StatusOr<std::string> NameOfGpu(const Stream& stream) {
+  (void)Native(stream);  // makes the GPU current
+  char node[256] = "", bus[32] = "";
+  gethostname(node, sizeof(node) - 1);
+  int index = 0;
+  cudaError_t error = cudaGetDevice(&index);
+  if (error == cudaSuccess) error = cudaDeviceGetPCIBusId(bus, sizeof(bus), index);
+  if (error != cudaSuccess) {
+    return absl::InternalError(absl::StrCat("CUDA: the GPU's bus: ", cudaGetErrorString(error)));
+  }
+  return absl::StrCat(node, " ", bus);
+}
+
+class NcclTransport : public Transport {
+ public:
+  NcclTransport(Transport& host, Device& device, const NcclLibrary& library)
+      : host_(host), nccl_(library), messages_(device.CreateStream("nccl")) {
+    (void)Native(messages_);
+    LONGSPAN_CHECK(cudaEventCreateWithFlags(&before_, cudaEventDisableTiming) == cudaSuccess,
+                   "no CUDA event for messages");
+  }
+
+  ~NcclTransport() override {
+    if (communicator_ != nullptr) {
+      const bool whole = messages_.Synchronize().ok() && AsyncError().ok();
+      (void)Native(messages_);
+      (void)(whole ? nccl_.comm_destroy(communicator_) : nccl_.comm_abort(communicator_));
+    }
+    (void)cudaEventDestroy(before_);
+  }
+
+  // Collective.
+  absl::Status Connect(const ncclUniqueId& id) {
+    (void)Native(messages_);
+    return nccl_.Check(nccl_.comm_init_rank(&communicator_, size(), id, rank()), "ncclCommInitRank",
+                       rank());
+  }
+
+  // Collective: connections are made by first use, and take time and memory then. `nodes`: the host
+  // of each rank.
+  absl::Status WarmUp(Device& device, const std::vector<std::string>& nodes) {
+    absl::StatusOr<Buffer> buffer = Buffer::AllocateZeroed(
+        device.memory(), (size() + 1) * kWarmBytes, "transport", Placement::kDevice);
+    if (!buffer.ok()) return buffer.status();
+    const auto place = [&](int64_t index) {
+      return buffer->Tensor(DType::kU8, {kWarmBytes}, index * kWarmBytes);
+    };
+    // The neighbours in rank order and all ranks of the node: sets that both sides see alike.
+    std::vector<Message> sends, receives;
+    for (int peer = 0; peer < size(); ++peer) {
+      const int ahead = (peer - rank() + size()) % size();
+      const bool wanted = ahead == 1 || ahead == size() - 1 || nodes[peer] == nodes[rank()];
+      if (peer == rank() || !wanted) continue;
+      sends.push_back({peer, place(size())});
+      receives.push_back({peer, place(peer)});
+    }
+    Stream stream = device.CreateStream("warm up");
+    stream.WaitFor(Exchange(std::move(sends), std::move(receives), stream));
+    const TensorView sum =
+        buffer->Tensor(DType::kF32, {(size() + 1) * kWarmBytes / SizeOf(DType::kF32)});
+    const TensorView all = sum.Slice(0, 0, size() * 4),
+                     part = all.Slice(0, rank() * 4, (rank() + 1) * 4);
+    AllReduceSum(sum, stream);
+    ReduceScatterSum(all, part, stream);
+    AllGather(part, all, stream);
+    return stream.Synchronize();
+  }
+
+  int rank() const override { return host_.rank(); }
+  int size() const override { return host_.size(); }
+  int ranks_on_node() const override { return host_.ranks_on_node(); }
+  int rank_on_node() const override { return host_.rank_on_node(); }
+  std::string name() const override {
+    return absl::StrCat("nccl ", NcclVersionText(nccl_.version));
+  }
+
+  Event Exchange(std::vector<Message> sends, std::vector<Message> receives,
+                 Stream& stream) override {
+    if (stream.kind() == DeviceKind::kCpu) {
+      return host_.Exchange(std::move(sends), std::move(receives), stream);
+    }
+    const ExchangeTrace trace(sends, receives, stream);
+    const std::lock_guard lock(mutex_);
+    // The messages wait for the stream, the stream not for them.
+    const cudaStream_t caller = Native(stream), messages = Native(messages_);
+    cudaError_t error = cudaEventRecord(before_, caller);
+    if (error == cudaSuccess) error = cudaStreamWaitEvent(messages, before_, 0);
+    absl::Status status = AsyncError();
+    if (error != cudaSuccess) {
+      status.Update(absl::InternalError(
+          absl::StrCat("CUDA: the order of messages: ", cudaGetErrorString(error))));
+    }
+    if (status.ok()) status = Post(sends, receives, messages);
+    if (!status.ok()) messages_.Fail(status);
+    const Event done = messages_.Record();
+    trace.Posted(done);
+    return done;
+  }
+
+  void AllReduceSum(TensorView tensor, Stream& stream) override {
+    LONGSPAN_CHECK(tensor.contiguous(), "reductions need contiguous tensors");
+    if (stream.kind() == DeviceKind::kCpu) return host_.AllReduceSum(tensor, stream);
+    if (tensor.empty()) return;
+    Collective("ncclAllReduce", stream, [&](cudaStream_t native) {
+      return nccl_.all_reduce(tensor.raw(), tensor.raw(), static_cast<size_t>(tensor.elements()),
+                              SummedType(tensor.dtype()), ncclSum, communicator_, native);
+    });
+  }
+
+  void ReduceScatterSum(TensorView input, TensorView output, Stream& stream) override {
+    LONGSPAN_CHECK(input.contiguous() && output.contiguous() && input.dtype() == output.dtype() &&
+                       input.elements() == output.elements() * size(),
+                   "reduce-scatter: input is size() contiguous parts like output");
+    if (stream.kind() == DeviceKind::kCpu) return host_.ReduceScatterSum(input, output, stream);
+    if (output.empty()) return;
+    Collective("ncclReduceScatter", stream, [&](cudaStream_t native) {
+      return nccl_.reduce_scatter(input.raw(), output.raw(), static_cast<size_t>(output.elements()),
+                                  SummedType(input.dtype()), ncclSum, communicator_, native);
+    });
+  }
+
+  void AllGather(TensorView input, TensorView output, Stream& stream) override {
+    LONGSPAN_CHECK(input.contiguous() && output.contiguous() && input.dtype() == output.dtype() &&
+                       output.elements() == input.elements() * size(),
+                   "all-gather: output is size() contiguous parts like input");
+    if (stream.kind() == DeviceKind::kCpu) return host_.AllGather(input, output, stream);
+    if (input.empty()) return;
+    Collective("ncclAllGather", stream, [&](cudaStream_t native) {
+      return nccl_.all_gather(input.raw(), output.raw(), static_cast<size_t>(input.bytes()),
+                              ncclUint8, communicator_, native);
+    });
+  }
+
+  absl::StatusOr<std::vector<std::string>> AllGatherBytes(std::string_view bytes) override {
+    return host_.AllGatherBytes(bytes);
+  }
+  absl::StatusOr<std::string> BroadcastBytes(std::string_view bytes, int root) override {
+    return host_.BroadcastBytes(bytes, root);
+  }
+  absl::Status Barrier() override { return host_.Barrier(); }
+  absl::Status SendTagged(int peer, std::string_view tag, std::string_view bytes) override {
+    return host_.SendTagged(peer, tag, bytes);
+  }
+  absl::StatusOr<std::string> ReceiveTagged(int peer, std::string_view tag,
+                                            absl::Duration timeout) override {
+    return host_.ReceiveTagged(peer, tag, timeout);
+  }
+  void DropTagged(std::string_view prefix) override { host_.DropTagged(prefix); }
+  void Abort(const std::string& reason) override { host_.Abort(reason); }
+  int64_t exchanged_bytes() const override { return host_.exchanged_bytes() + exchanged_bytes_; }
+
+ private:
+  static constexpr int64_t kWarmBytes = 64;
+
+  absl::Status AsyncError() {
+    ncclResult_t result = ncclSuccess;
+    absl::Status status =
+        nccl_.Check(nccl_.get_async_error(communicator_, &result), "ncclCommGetAsyncError", rank());
+    status.Update(nccl_.Check(result, "an earlier operation", rank()));
+    return status;
+  }
+
+  // One group: right whatever the order in which ranks come to it.
+  absl::Status Post(const std::vector<Message>& sends, const std::vector<Message>& receives,
+                    cudaStream_t native) {
+    absl::Status status = nccl_.Check(nccl_.group_start(), "ncclGroupStart", rank());
+    if (!status.ok()) return status;
+    const auto post = [&](const Message& message, bool send) {
+      const TensorView& tensor = message.tensor;
+      LONGSPAN_CHECK(message.peer >= 0 && message.peer < size(), "exchange: no such peer");
+      LONGSPAN_CHECK(tensor.contiguous(), "exchange: messages are contiguous");
+      if (tensor.empty() || !status.ok()) return;
+      const auto bytes = static_cast<size_t>(tensor.bytes());
+      status = send ? nccl_.Check(nccl_.send(tensor.raw(), bytes, ncclUint8, message.peer,
+                                             communicator_, native),
+                                  "ncclSend", rank())
+                    : nccl_.Check(nccl_.recv(tensor.raw(), bytes, ncclUint8, message.peer,
+                                             communicator_, native),
+                                  "ncclRecv", rank());
+      if (send) exchanged_bytes_ += tensor.bytes();
+    };
+    for (const Message& message : receives) post(message, /*send=*/false);
+    for (const Message& message : sends) post(message, /*send=*/true);
+    status.Update(nccl_.Check(nccl_.group_end(), "ncclGroupEnd", rank()));
+    return status;
+  }
+
+  template <typename Call>
+  void Collective(const char* name, Stream& stream, const Call& call) {
+    const std::lock_guard lock(mutex_);
+    const cudaStream_t native = Native(stream);
+    absl::Status status = AsyncError();
+    if (status.ok()) status = nccl_.Check(call(native), name, rank());
+    if (!status.ok()) stream.Fail(status);
+  }
+
+  Transport& host_;
+  const NcclLibrary& nccl_;
+  ncclComm_t communicator_ = nullptr;
+  cudaEvent_t before_ = nullptr;
+  std::mutex mutex_;  // ranks must issue alike; NCCL takes one thread at a time
+  std::atomic<int64_t> exchanged_bytes_ = 0;
+  Stream messages_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Transport>> OpenNcclTransport(Transport& host, Device& device) {
+  const absl::StatusOr<const NcclLibrary*> library = NcclLibrary::Load();
+  if (absl::Status status = AgreeOn(host, library.status()); !status.ok()) return status;
+  auto transport = std::make_unique<NcclTransport>(host, device, **library);
+  std::vector<std::string> nodes;
+  {
+    Stream stream = device.CreateStream("which");
+    const absl::StatusOr<std::string> mine = NameOfGpu(stream);
+    if (absl::Status status = AgreeOn(host, mine.status()); !status.ok()) return status;
+    const absl::StatusOr<std::vector<std::string>> all = host.AllGatherBytes(*mine);
+    if (!all.ok()) return all.status();
+    for (const std::string& gpu : *all) nodes.push_back(gpu.substr(0, gpu.find(' ')));
+    std::map<std::string, int> holders;
+    for (int rank = 0; rank < host.size(); ++rank) {
+      const auto [holder, first] = holders.emplace((*all)[rank], rank);
+      if (first) continue;
+      return absl::FailedPreconditionError(absl::StrCat("ranks ", holder->second, " and ", rank,
+                                                        " share the GPU ", (*all)[rank],
+                                                        ", and NCCL wants one for each rank"));
+    }
+  }
+  ncclUniqueId id = {};
+  absl::Status status;
+  if (host.rank() == 0)
+    status = (*library)->Check((*library)->get_unique_id(&id), "ncclGetUniqueId", 0);
+  if (status = AgreeOn(host, status); !status.ok()) return status;
+  const absl::StatusOr<std::string> shared =
+      host.BroadcastBytes(std::string_view(reinterpret_cast<const char*>(&id), sizeof(id)), 0);
+  if (!shared.ok()) return shared.status();
+  std::memcpy(&id, shared->data(), sizeof(id));
+  status = transport->Connect(id);
+  if (status = AgreeOn(host, status); !status.ok()) return status;
+  status = transport->WarmUp(device, nodes);
+  if (status = AgreeOn(host, status); !status.ok()) return status;
+  return transport;
+}
+
+absl::StatusOr<std::string> NcclVersion() {
+  const absl::StatusOr<const NcclLibrary*> library = NcclLibrary::Load();
+  if (!library.ok()) return library.status();
+  return NcclVersionText((*library)->version);
+}
+
+}  // namespace longspan
+
+#else  // LONGSPAN_HAVE_NCCL
+
+namespace longspan {
+
+absl::StatusOr<std::unique_ptr<Transport>> OpenNcclTransport(Transport&, Device&) {
+  return NcclVersion().status();
+}
+
+absl::StatusOr<std::string> NcclVersion() {
+  return absl::FailedPreconditionError(
+      "this program was built without NCCL: cmake found no nccl.h beside CUDA's headers");
+}
+
+}  // namespace longspan
+
+#endif  // LONGSPAN_HAVE_NCCL

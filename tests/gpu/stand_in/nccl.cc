@@ -1,0 +1,310 @@
+// A stand-in for libnccl: the functions that parallel/transport calls, between threads of one
+// process. Like the library it keeps one order a communicator, runs a group at its end, refuses two
+// ranks on one GPU, and needs both sides of a message; sizes that differ are errors here.
+#include <cuda_runtime_api.h>
+#include <nccl.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <vector>
+
+extern "C" int LongspanStandInEnqueue(cudaStream_t stream, void (*work)(void*), void* data);
+
+namespace {
+
+size_t SizeOf(ncclDataType_t type) {
+  return type == ncclFloat64 ? 8 : type == ncclFloat32 ? 4 : type == ncclUint8 ? 1 : 0;
+}
+
+// A message between two ranks: both sides come to it, the receiver copies.
+struct Letter {
+  const void* from = nullptr;
+  void* to = nullptr;
+  size_t sent = 0, expected = 0;
+  bool done = false;
+};
+
+// What the ranks of one communicator share.
+struct World {
+  explicit World(int size) : ranks(size), devices(size, -1), inputs(size) {}
+
+  const int ranks;
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::atomic<bool> failed{false};
+  std::vector<int> devices;
+  int joined = 0;
+  // Letters under way by (source, destination), oldest first, those without one of the sides.
+  std::map<std::pair<int, int>, std::deque<std::shared_ptr<Letter>>> unsent, unreceived;
+  // The collective call that ranks meet in; each meets twice: to show its input, and when it has
+  // read the others'.
+  std::vector<const void*> inputs;
+  int64_t meetings = 0;
+  int here = 0;
+
+  // Under `lock`, until all ranks are here.
+  void Meet(std::unique_lock<std::mutex>& lock) {
+    const int64_t meeting = meetings;
+    if (++here == ranks) {
+      here = 0;
+      ++meetings;
+      changed.notify_all();
+    }
+    changed.wait(lock, [&] { return meetings != meeting; });
+  }
+};
+
+std::mutex worlds_mutex;
+std::map<std::vector<char>, std::shared_ptr<World>>& Worlds() {
+  static auto& worlds = *new std::map<std::vector<char>, std::shared_ptr<World>>;
+  return worlds;
+}
+
+void Enqueue(cudaStream_t stream, std::function<void()> work) {
+  LongspanStandInEnqueue(
+      stream,
+      [](void* data) {
+        const std::unique_ptr<std::function<void()>> held(
+            static_cast<std::function<void()>*>(data));
+        (*held)();
+      },
+      new std::function<void()>(std::move(work)));
+}
+
+// Takes the other side of a message, or leaves this one for it.
+std::shared_ptr<Letter> Match(std::deque<std::shared_ptr<Letter>>& waiting,
+                              std::deque<std::shared_ptr<Letter>>& mine) {
+  if (waiting.empty()) return mine.emplace_back(std::make_shared<Letter>());
+  std::shared_ptr<Letter> letter = waiting.front();
+  waiting.pop_front();
+  return letter;
+}
+
+struct Side {
+  bool send;
+  void* memory;
+  size_t bytes;
+  int peer;
+};
+
+struct Group {
+  int depth = 0;
+  cudaStream_t stream = nullptr;
+  ncclComm* communicator = nullptr;
+  std::vector<Side> sides;
+};
+thread_local Group group;
+
+}  // namespace
+
+struct ncclComm {
+  std::shared_ptr<World> world;
+  int rank = 0, device = 0;
+  cudaEvent_t last = nullptr;  // operations of a communicator run one after the other
+};
+
+namespace {
+
+// Before and after each operation: the order of the communicator, whatever streams it is used on.
+void InOrder(ncclComm* communicator, cudaStream_t stream, std::function<void()> work) {
+  (void)cudaStreamWaitEvent(stream, communicator->last, 0);
+  Enqueue(stream, std::move(work));
+  (void)cudaEventRecord(communicator->last, stream);
+}
+
+void Post(World& world, int rank, const std::vector<Side>& sides) {
+  std::vector<std::shared_ptr<Letter>> letters;
+  std::unique_lock lock(world.mutex);
+  for (const Side& side : sides) {
+    const auto way = side.send ? std::pair(rank, side.peer) : std::pair(side.peer, rank);
+    auto& unsent = world.unsent[way];
+    auto& unreceived = world.unreceived[way];
+    std::shared_ptr<Letter> letter =
+        side.send ? Match(unsent, unreceived) : Match(unreceived, unsent);
+    if (side.send) {
+      letter->from = side.memory;
+      letter->sent = side.bytes;
+    } else {
+      letter->to = side.memory;
+      letter->expected = side.bytes;
+    }
+    if (letter->from != nullptr && letter->to != nullptr) {
+      if (letter->sent != letter->expected) world.failed = true;
+      std::memcpy(letter->to, letter->from, std::min(letter->sent, letter->expected));
+      letter->done = true;
+    }
+    letters.push_back(std::move(letter));
+  }
+  world.changed.notify_all();
+  for (const auto& letter : letters) world.changed.wait(lock, [&] { return letter->done; });
+}
+
+template <typename T>
+void Add(const void* from, std::vector<char>& sum) {
+  for (size_t i = 0; i < sum.size() / sizeof(T); ++i) {
+    reinterpret_cast<T*>(sum.data())[i] += static_cast<const T*>(from)[i];
+  }
+}
+
+// Sums bytes [begin, begin + bytes) of all inputs; the caller writes it once all have read.
+std::vector<char> SumOf(const World& world, size_t begin, size_t bytes, ncclDataType_t type) {
+  std::vector<char> sum(bytes);
+  std::memcpy(sum.data(), static_cast<const char*>(world.inputs[0]) + begin, bytes);
+  for (int rank = 1; rank < world.ranks; ++rank) {
+    const char* const from = static_cast<const char*>(world.inputs[rank]) + begin;
+    type == ncclFloat32 ? Add<float>(from, sum) : Add<double>(from, sum);
+  }
+  return sum;
+}
+
+ncclResult_t Collective(ncclComm* communicator, cudaStream_t stream, const void* input,
+                        std::function<std::vector<char>(const World&)> result, void* output) {
+  const std::shared_ptr<World> world = communicator->world;
+  InOrder(communicator, stream, [=, rank = communicator->rank] {
+    std::unique_lock lock(world->mutex);
+    world->inputs[rank] = input;
+    world->Meet(lock);
+    const std::vector<char> mine = result(*world);
+    world->Meet(lock);
+    std::memcpy(output, mine.data(), mine.size());
+  });
+  return ncclSuccess;
+}
+
+ncclResult_t Add(bool send, void* memory, size_t count, ncclDataType_t type, int peer,
+                 ncclComm_t communicator, cudaStream_t stream) {
+  if (group.depth == 0 || SizeOf(type) == 0 || peer < 0 || peer >= communicator->world->ranks) {
+    return ncclInvalidUsage;
+  }
+  group.communicator = communicator;
+  group.stream = stream;
+  group.sides.push_back({send, memory, count * SizeOf(type), peer});
+  return ncclSuccess;
+}
+
+}  // namespace
+
+extern "C" {
+
+ncclResult_t ncclGetVersion(int* version) {
+  *version = NCCL_VERSION_CODE;
+  return ncclSuccess;
+}
+
+const char* ncclGetErrorString(ncclResult_t result) {
+  return result == ncclSuccess ? "no error" : "error of the stand-in";
+}
+
+const char* ncclGetLastError(ncclComm_t) { return ""; }
+
+ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
+  static std::atomic<int64_t> next{1};
+  *id = {};
+  const int64_t number = next++;
+  std::memcpy(id, &number, sizeof(number));
+  return ncclSuccess;
+}
+
+ncclResult_t ncclCommInitRank(ncclComm_t* made, int size, ncclUniqueId id, int rank) {
+  const char* const bytes = reinterpret_cast<const char*>(&id);
+  std::shared_ptr<World> world;
+  {
+    std::lock_guard lock(worlds_mutex);
+    std::shared_ptr<World>& entry = Worlds()[std::vector<char>(bytes, bytes + sizeof(id))];
+    if (entry == nullptr) entry = std::make_shared<World>(size);
+    world = entry;
+  }
+  auto* const communicator = new ncclComm;
+  communicator->world = world;
+  communicator->rank = rank;
+  (void)cudaGetDevice(&communicator->device);
+  (void)cudaEventCreateWithFlags(&communicator->last, cudaEventDisableTiming);
+  std::unique_lock lock(world->mutex);
+  world->devices[rank] = communicator->device;
+  ++world->joined;
+  world->changed.notify_all();
+  world->changed.wait(lock, [&] { return world->joined == size; });
+  *made = communicator;
+  const std::set<int> distinct(world->devices.begin(), world->devices.end());
+  return static_cast<int>(distinct.size()) == size ? ncclSuccess : ncclInvalidUsage;
+}
+
+ncclResult_t ncclCommDestroy(ncclComm_t communicator) {
+  (void)cudaEventDestroy(communicator->last);
+  delete communicator;
+  return ncclSuccess;
+}
+
+ncclResult_t ncclCommAbort(ncclComm_t communicator) { return ncclCommDestroy(communicator); }
+
+ncclResult_t ncclCommGetAsyncError(ncclComm_t communicator, ncclResult_t* result) {
+  *result = communicator->world->failed ? ncclRemoteError : ncclSuccess;
+  return ncclSuccess;
+}
+
+ncclResult_t ncclGroupStart() {
+  ++group.depth;
+  return ncclSuccess;
+}
+
+ncclResult_t ncclGroupEnd() {
+  if (--group.depth > 0) return ncclSuccess;
+  if (!group.sides.empty()) {
+    InOrder(group.communicator, group.stream,
+            [world = group.communicator->world, rank = group.communicator->rank,
+             sides = group.sides] { Post(*world, rank, sides); });
+  }
+  group.sides.clear();
+  return ncclSuccess;
+}
+
+ncclResult_t ncclSend(const void* from, size_t count, ncclDataType_t type, int peer,
+                      ncclComm_t communicator, cudaStream_t stream) {
+  return Add(true, const_cast<void*>(from), count, type, peer, communicator, stream);
+}
+
+ncclResult_t ncclRecv(void* to, size_t count, ncclDataType_t type, int peer,
+                      ncclComm_t communicator, cudaStream_t stream) {
+  return Add(false, to, count, type, peer, communicator, stream);
+}
+
+ncclResult_t ncclAllReduce(const void* from, void* to, size_t count, ncclDataType_t type,
+                           ncclRedOp_t, ncclComm_t communicator, cudaStream_t stream) {
+  const size_t bytes = count * SizeOf(type);
+  return Collective(
+      communicator, stream, from, [=](const World& world) { return SumOf(world, 0, bytes, type); },
+      to);
+}
+
+ncclResult_t ncclReduceScatter(const void* from, void* to, size_t count, ncclDataType_t type,
+                               ncclRedOp_t, ncclComm_t communicator, cudaStream_t stream) {
+  const size_t bytes = count * SizeOf(type), begin = bytes * communicator->rank;
+  return Collective(
+      communicator, stream, from,
+      [=](const World& world) { return SumOf(world, begin, bytes, type); }, to);
+}
+
+ncclResult_t ncclAllGather(const void* from, void* to, size_t count, ncclDataType_t type,
+                           ncclComm_t communicator, cudaStream_t stream) {
+  const size_t bytes = count * SizeOf(type);
+  return Collective(
+      communicator, stream, from,
+      [=](const World& world) {
+        std::vector<char> all;
+        for (const void* input : world.inputs) {
+          const char* const part = static_cast<const char*>(input);
+          all.insert(all.end(), part, part + bytes);
+        }
+        return all;
+      },
+      to);
+}
+
+}  // extern "C"
