@@ -99,7 +99,7 @@ class StreamThread {
       }
       // Now and then a stream is late: whoever did not wait for it shows.
       random = random * 1664525u + 1013904223u;
-      if (random >> 28 == 0) std::this_thread::sleep_for(std::chrono::microseconds(200));
+      if (random >> 26 == 0) std::this_thread::sleep_for(std::chrono::microseconds(200));
       work();
     }
   }
