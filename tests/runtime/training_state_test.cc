@@ -48,7 +48,7 @@ TEST_P(TrainingStateTest, TellsTheContentSumsOfItsRegions) {
       Stream stream = device.CreateStream("test");
       std::mt19937 random(static_cast<unsigned>(transport.rank()));
       std::normal_distribution<float> normal;
-      for (const TensorView& arena : {(*state)->parameter_arena(), (*state)->gradient_arena()}) {
+      for (const TensorView& arena : {(*state)->compute_arena(), (*state)->gradient_arena()}) {
         for (int64_t i = 0; i < arena.elements(); ++i) arena.data<float>()[i] = normal(random);
       }
       const std::vector<Event> gates((*state)->layout().buckets().size());
