@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/device/cuda_device.h"
+#include "kernels/gpu_libraries.h"
 #include "parallel/transport/nccl_transport.h"
 #include "parallel/transport/staged_transport.h"
 #include "runtime/train/agreement.h"
@@ -17,6 +18,10 @@ absl::StatusOr<DeviceChoice> OpenDevice(const std::string& wanted, int rank_on_n
     const int gpus = CountGpus();
     absl::StatusOr<std::unique_ptr<Device>> gpu =
         OpenCuda(gpus > 0 ? rank_on_node % gpus : 0, threads);
+    // What the first step would miss.
+    for (const auto& version : {CublasLtVersion(), CudnnVersion()}) {
+      if (gpu.ok() && !version.ok()) gpu = version.status();
+    }
     if (gpu.ok()) {
       choice.device = *std::move(gpu);
       return choice;

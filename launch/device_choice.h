@@ -19,7 +19,8 @@ struct DeviceChoice {
 
 // `wanted`: "auto" (a GPU where one can be used), "cpu" or "cuda". Ranks of a node take its GPUs in
 // turn: rank_on_node modulo their number, so that several may share one. `threads` of the CPU, on a
-// GPU beside it. FailedPrecondition with the reason where "cuda" cannot be had.
+// GPU beside it. A GPU can be used where the libraries are there that operators load.
+// FailedPrecondition with the reason where "cuda" cannot be had.
 absl::StatusOr<DeviceChoice> OpenDevice(const std::string& wanted, int rank_on_node, int threads);
 
 // Collective: the same for all ranks of a job, which compute alike. With "auto" a rank without a

@@ -100,10 +100,9 @@ void AddMachine(const Options& options, Report& report) {
       absl::StrCat(Bytes(facts.memory_bytes), ", ", Bytes(facts.available_bytes), " available"));
   report.Add("machine", "locked memory",
              facts.locked_bytes < 0 ? Json(nullptr) : Json(facts.locked_bytes),
-             facts.locked_bytes < 0
-                 ? "no limit"
-                 : absl::StrCat("at most ", Bytes(facts.locked_bytes),
-                                " (ulimit -l): limits io_uring's buffers and pinned memory"));
+             facts.locked_bytes < 0 ? "no limit"
+                                    : absl::StrCat("at most ", Bytes(facts.locked_bytes),
+                                                   " (ulimit -l): limits io_uring's buffers"));
   report.Add("machine", "io_uring",
              {{"available", facts.io_uring.empty()}, {"problem", facts.io_uring}},
              facts.io_uring.empty() ? "available: checkpoints are written by it"
