@@ -84,6 +84,7 @@ class NodeSteps : public StepProtocol {
 
   absl::StatusOr<std::string> Commit(const SavedStep& step, const absl::Status& mine,
                                      const std::string& contribution) override {
+    kept_ = false;
     absl::Status status = mine;
     if (partners_) {
       const absl::Status kept = partners_->Await(step);
@@ -94,7 +95,7 @@ class NodeSteps : public StepProtocol {
 
   absl::StatusOr<std::string> Finish(const SavedStep& step, const absl::Status& outcome) override {
     std::string lines;
-    if (outcome.ok() && node_leader()) {
+    if (outcome.ok() && kept_) {
       for (const std::string& line : ApplyNodeRetention(files_, options_, step.name)) {
         absl::StrAppend(&lines, line, "\n");
       }
@@ -197,7 +198,9 @@ class NodeSteps : public StepProtocol {
         !status.ok()) {
       return status;
     }
-    return ReplaceDurably(files_, step.directory, kCommitName, records.commit);
+    const absl::Status status = ReplaceDurably(files_, step.directory, kCommitName, records.commit);
+    kept_ = status.ok();
+    return status;
   }
 
   // After a failure: memory, above all, is wanted back.
@@ -220,6 +223,7 @@ class NodeSteps : public StepProtocol {
   const std::atomic<bool>& stop_;
   std::unique_ptr<Partners> partners_;  // none: a lost node's files are lost
   std::optional<uint64_t> last_hash_;   // the committer's, on rank 0
+  bool kept_ = false;  // the committer's: this rank has written the records of its step
 };
 
 }  // namespace
