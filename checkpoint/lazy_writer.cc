@@ -57,6 +57,7 @@ int64_t PoolChunks(const LazyOptions& options, const RankFileLayout& layout, int
 // A snapshot on its way.
 struct Flight {
   SnapshotRequest request;
+  int64_t number = 0;  // the first one is 1
   SavedStep step;
   std::vector<std::optional<EventPromise>> gates;  // of regions with bytes; none left: all opened
 
@@ -68,7 +69,6 @@ struct Flight {
   absl::Status status;       // the writer's, then the committer's
   std::string contribution;  // this rank's part of the manifest
   Clock::time_point begin;
-  std::optional<Clock::time_point> committed;  // the committer's
   FinishedSave finished;
   double copier_seconds = 0;  // of the processor
 };
@@ -149,9 +149,10 @@ class LazyWriter : public LazyCheckpointWriter {
     {
       std::unique_lock lock(mutex_);
       ended_.wait(lock, [&] { return in_flight_ < lazy_.in_flight; });
+      flight->number = ++attempts_;
       flight->step.tag =
           absl::StrCat("checkpoint ", protocol_->name(), " generation ", generation_, " step ",
-                       flight->step.name.step, " attempt ", ++attempts_, ": ");
+                       flight->step.name.step, " attempt ", flight->number, ": ");
       ++in_flight_;
       flight->finished.report.backlog_bytes = backlog_pieces_ * kPieceBytes;
       backlog_pieces_ += PieceCount(layout_);
@@ -168,7 +169,7 @@ class LazyWriter : public LazyCheckpointWriter {
 
   void Drain() override {
     std::unique_lock lock(mutex_);
-    ended_.wait(lock, [&] { return in_flight_ == 0; });
+    ended_.wait(lock, [&] { return through_ == attempts_; });
   }
 
  private:
@@ -285,6 +286,11 @@ class LazyWriter : public LazyCheckpointWriter {
   // ---- writer ----
 
   void Write(Flight& flight) {
+    {
+      // Space for keep_last + in_flight steps is enough: what an older one replaces goes first.
+      std::unique_lock lock(mutex_);
+      ended_.wait(lock, [&] { return flight.number - lazy_.in_flight <= through_; });
+    }
     const double processor_before = ThreadSeconds();
     absl::Status status = BeginStep(flight);
     std::unique_ptr<File> file;
@@ -402,14 +408,28 @@ class LazyWriter : public LazyCheckpointWriter {
     const double processor_before = ThreadSeconds();
     SaveReport& report = flight.finished.report;
     report.directory = flight.step.directory;
-    flight.step.committed = [&flight] { flight.committed = Clock::now(); };
-    absl::StatusOr<std::string> outcome =
+    const absl::StatusOr<std::string> outcome =
         protocol_->Commit(flight.step, flight.status, flight.contribution);
+    report.seconds = Seconds(Clock::now() - flight.begin);
+    {
+      // The next snapshot need not wait for the removal of older steps.
+      const std::lock_guard lock(mutex_);
+      --in_flight_;
+    }
+    ended_.notify_all();
+    to_write_.changed.notify_one();  // it may have waited for this one to end
+    const absl::StatusOr<std::string> removed = protocol_->Finish(flight.step, outcome.status());
     if (outcome.ok()) {
-      for (size_t begin = 0; begin < outcome->size();) {
-        const size_t end = outcome->find('\n', begin);
-        report.warnings.push_back(outcome->substr(begin, end - begin));
+      const std::string lines = absl::StrCat(*outcome, removed.ok() ? *removed : "");
+      for (size_t begin = 0; begin < lines.size();) {
+        const size_t end = lines.find('\n', begin);
+        report.warnings.push_back(lines.substr(begin, end - begin));
         begin = end + 1;
+      }
+      if (!removed.ok()) {
+        report.warnings.push_back(absl::StrCat("not known whether old checkpoints are removed: ",
+                                               removed.status().message()));
+        unanswered_.push_back(flight.step.tag);
       }
     } else {
       flight.finished.status =
@@ -419,17 +439,15 @@ class LazyWriter : public LazyCheckpointWriter {
                                     " not saved: ", outcome.status().message()));
       unanswered_.push_back(flight.step.tag);
     }
-    // Messages of saves that failed may come late; one that was answered has none.
+    // Messages that nobody waited for may come late; a save that was answered has none.
     for (const std::string& tag : unanswered_) transport_.DropTagged(tag);
     {
       const std::lock_guard lock(mutex_);
-      report.seconds = Seconds(flight.committed.value_or(Clock::now()) - flight.begin);
       report.processor_seconds += ThreadSeconds() - processor_before;
       finished_.push_back(std::move(flight.finished));
-      --in_flight_;
+      through_ = flight.number;
     }
     ended_.notify_all();
-    to_write_.changed.notify_one();  // it may have waited for this one to end
   }
 
   FileSystem& files_;
@@ -444,13 +462,14 @@ class LazyWriter : public LazyCheckpointWriter {
   std::vector<int64_t> last_piece_;  // by gate: when this one is out, all of it is; -1: no bytes
 
   mutable std::mutex mutex_;
-  std::condition_variable ended_;  // a flight
+  std::condition_variable ended_;  // a flight: committed, or through
   std::deque<FlightPointer> to_copy_;
   Queue to_write_, to_commit_;
   std::vector<FinishedSave> finished_;
   int64_t attempts_ = 0;
+  int64_t through_ = 0;  // the last one that is, its removals included
   int64_t backlog_pieces_ = 0;
-  int in_flight_ = 0;
+  int in_flight_ = 0;               // not yet committed
   std::atomic<bool> stop_ = false;  // set under the mutex; votes look at it without
   const std::unique_ptr<StepProtocol> protocol_;
 

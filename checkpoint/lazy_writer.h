@@ -7,7 +7,7 @@
 //
 //   Snapshot -> copier: memory -> pool chunk   opens gates
 //            -> writer: step directory, checksums, writes, sync
-//            -> committer: votes, manifest, COMMIT, retention
+//            -> committer: votes, manifest, COMMIT; then retention, for which no snapshot waits
 #ifndef LONGSPAN_CHECKPOINT_LAZY_WRITER_H_
 #define LONGSPAN_CHECKPOINT_LAZY_WRITER_H_
 
@@ -32,7 +32,8 @@ struct LazyOptions {
   // Host memory for bytes on their way. 0: what a snapshot of this rank needs, but at most an
   // eighth of the machine's memory over the ranks of this node.
   int64_t pool_bytes = 0;
-  // Snapshots that are not yet committed, at most; at least 1.
+  // Snapshots that are not yet committed, at most; at least 1. A snapshot's file is begun when the
+  // in_flight-th one before is through with its removals: there are never more files than that.
   int in_flight = 2;
   // How long a vote waits for other ranks before the save fails.
   absl::Duration timeout = absl::Minutes(10);
@@ -86,9 +87,9 @@ class LazyCheckpointWriter {
   // regions with gate g may change when gates[g] is done; gates never fail. There is a gate for
   // every index up to the highest of any region.
   virtual std::vector<Event> Snapshot(SnapshotRequest request) = 0;
-  // Those that have ended since the last call, in order.
+  // Those that have ended, removals included, since the last call, in order.
   virtual std::vector<FinishedSave> TakeFinished() = 0;
-  // Blocks until no snapshot is under way.
+  // Blocks until no snapshot is under way, and no removal of older steps.
   virtual void Drain() = 0;
 };
 

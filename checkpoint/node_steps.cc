@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "checkpoint/commit.h"
 #include "checkpoint/erasure_groups.h"
 #include "checkpoint/parity_partners.h"
@@ -83,12 +84,35 @@ class NodeSteps : public StepProtocol {
 
   absl::StatusOr<std::string> Commit(const SavedStep& step, const absl::Status& mine,
                                      const std::string& contribution) override {
+    kept_ = false;
     absl::Status status = mine;
     if (partners_) {
       const absl::Status kept = partners_->Await(step);
       status.Update(kept);
     }
     return rank() == 0 ? Decide(step, status, contribution) : Follow(step, status, contribution);
+  }
+
+  absl::StatusOr<std::string> Finish(const SavedStep& step, const absl::Status& outcome) override {
+    std::string lines;
+    if (outcome.ok() && kept_) {
+      for (const std::string& line : ApplyNodeRetention(files_, options_, step.name)) {
+        absl::StrAppend(&lines, line, "\n");
+      }
+    }
+    BackgroundVote removed = VoteOf(step, "removed"), finished = VoteOf(step, "finished");
+    if (rank() != 0) {
+      // Rank 0 may wait for this, whatever this rank heard of the step.
+      removed.TellLeader(absl::OkStatus(), lines);
+      if (!outcome.ok()) return "";
+      return finished.Hear();
+    }
+    if (!outcome.ok()) return "";
+    const absl::StatusOr<std::vector<std::string>> all = removed.Collect(absl::OkStatus(), lines);
+    if (all.ok()) lines = absl::StrJoin(*all, "");
+    finished.Tell(all.status(), lines);
+    if (!all.ok()) return all.status();
+    return lines;
   }
 
  private:
@@ -119,9 +143,9 @@ class NodeSteps : public StepProtocol {
     }
     last_hash_ = records.state_hash;
     // One node with the records makes the step count. What others could not write is told.
-    const absl::StatusOr<std::string> kept = Keep(step, records);
+    const absl::Status kept = Keep(step, records);
     bool counts = kept.ok();
-    std::string lines = kept.ok() ? *kept : NotKept(step, kept.status());
+    std::string lines = kept.ok() ? "" : NotKept(step, kept);
     const absl::StatusOr<std::vector<std::string>> others =
         VoteOf(step, "kept").Collect(absl::OkStatus(), "");
     if (others.ok()) {
@@ -134,7 +158,7 @@ class NodeSteps : public StepProtocol {
       absl::StrAppend(&lines, "not every node has said whether it has the commit record of ",
                       step.directory, ": ", others.status().message(), "\n");
     }
-    status = counts ? absl::OkStatus() : kept.status();
+    status = counts ? absl::OkStatus() : kept;
     VoteOf(step, "counts").Tell(status, lines);
     if (counts) return lines;
     if (others.ok()) Remove(step, status);
@@ -152,10 +176,9 @@ class NodeSteps : public StepProtocol {
     std::string text;
     if (node_leader()) {
       absl::StatusOr<StepRecords> records = Unpack(*packed);
-      const absl::StatusOr<std::string> kept =
-          records.ok() ? Keep(step, *records) : records.status();
-      text = kept.ok() ? absl::StrCat(std::string(1, kKept), *kept)
-                       : absl::StrCat(std::string(1, kNotKept), NotKept(step, kept.status()));
+      const absl::Status kept = records.ok() ? Keep(step, *records) : records.status();
+      text = kept.ok() ? std::string(1, kKept)
+                       : absl::StrCat(std::string(1, kNotKept), NotKept(step, kept));
     }
     VoteOf(step, "kept").TellLeader(absl::OkStatus(), text);
     absl::StatusOr<std::string> counts = VoteOf(step, "counts").Hear();
@@ -168,22 +191,16 @@ class NodeSteps : public StepProtocol {
                         status.message(), "\n");
   }
 
-  // Node leaders: writes the records, then drops what is older. Lines of warnings.
-  absl::StatusOr<std::string> Keep(const SavedStep& step, const StepRecords& records) {
+  // Node leaders: writes the records.
+  absl::Status Keep(const SavedStep& step, const StepRecords& records) {
     if (absl::Status status =
             CreateDurably(files_, step.directory, kManifestName, records.manifest);
         !status.ok()) {
       return status;
     }
-    if (absl::Status status = ReplaceDurably(files_, step.directory, kCommitName, records.commit);
-        !status.ok()) {
-      return status;
-    }
-    std::string lines;
-    for (const std::string& line : ApplyNodeRetention(files_, options_, step.name)) {
-      absl::StrAppend(&lines, line, "\n");
-    }
-    return lines;
+    const absl::Status status = ReplaceDurably(files_, step.directory, kCommitName, records.commit);
+    kept_ = status.ok();
+    return status;
   }
 
   // After a failure: memory, above all, is wanted back.
@@ -206,6 +223,7 @@ class NodeSteps : public StepProtocol {
   const std::atomic<bool>& stop_;
   std::unique_ptr<Partners> partners_;  // none: a lost node's files are lost
   std::optional<uint64_t> last_hash_;   // the committer's, on rank 0
+  bool kept_ = false;  // the committer's: this rank has written the records of its step
 };
 
 }  // namespace

@@ -45,6 +45,22 @@ class SharedSteps : public StepProtocol {
     return lines;
   }
 
+  absl::StatusOr<std::string> Finish(const SavedStep& step, const absl::Status& outcome) override {
+    if (!outcome.ok()) return "";
+    BackgroundVote finished = VoteOf(step, "finished");
+    if (!leader()) return finished.Hear();
+    const auto under_way = [&](const std::string& directory) {
+      const std::lock_guard lock(mutex_);
+      return under_way_.count(directory) > 0;
+    };
+    std::string lines;
+    for (const std::string& warning : FinishCommitted(files_, options_, step.name, under_way)) {
+      absl::StrAppend(&lines, warning, "\n");
+    }
+    finished.Tell(absl::OkStatus(), lines);
+    return lines;
+  }
+
  private:
   bool leader() const { return transport_.rank() == 0; }
 
@@ -53,29 +69,18 @@ class SharedSteps : public StepProtocol {
     absl::StatusOr<std::vector<std::string>> parts =
         VoteOf(step, "file").Collect(mine, contribution);
     absl::Status status = parts.status();
-    std::string lines;
     if (parts.ok()) {
       const uint64_t* refused = step.changed && last_hash_.has_value() ? &*last_hash_ : nullptr;
       absl::StatusOr<uint64_t> hash =
           CommitStep(files_, options_, step.name, *parts, step.metadata, refused);
       status = hash.status();
-      if (hash.ok()) {
-        step.committed();
-        last_hash_ = *hash;
-        const auto others = [&](const std::string& directory) {
-          const std::lock_guard lock(mutex_);
-          return directory != step.directory && under_way_.count(directory) > 0;
-        };
-        for (const std::string& warning : FinishCommitted(files_, options_, step.name, others)) {
-          absl::StrAppend(&lines, warning, "\n");
-        }
-      }
+      if (hash.ok()) last_hash_ = *hash;
     }
     if (EveryRankIsThrough(status) && step.made_directory)
       RemoveFailedStep(files_, options_, step.name);
-    VoteOf(step, "outcome").Tell(status, lines);
+    VoteOf(step, "outcome").Tell(status, "");
     if (!status.ok()) return status;
-    return lines;
+    return "";
   }
 
   absl::StatusOr<std::string> AskLeader(const SavedStep& step, const absl::Status& mine,

@@ -28,14 +28,11 @@ struct SavedStep {
   std::string metadata;   // JSON object, the same on all ranks
   bool changed = false;   // the state must differ from that of the save before
   bool made_directory = false;  // by this rank
-  // Called by Commit on the rank that makes the step count, as soon as it does: what comes after,
-  // such as the removal of older steps, may take as long as a save.
-  std::function<void()> committed = [] {};
 };
 
 // For two threads: the writer calls Begin, Piece and EndFile, for one step after the other; the
-// committer calls Commit, for each step after its EndFile. Every step gets a Begin, an EndFile and
-// a Commit.
+// committer calls Commit and Finish, for each step after its EndFile. Every step gets a Begin, an
+// EndFile, a Commit and a Finish.
 class StepProtocol {
  public:
   virtual ~StepProtocol() = default;
@@ -51,9 +48,15 @@ class StepProtocol {
   }
   // This rank's file is durable, or not, as `mine` says. Returns that, or what else is wrong.
   virtual absl::Status EndFile(const SavedStep& /*step*/, const absl::Status& mine) { return mine; }
-  // `contribution`: this rank's part of the manifest. Lines of warnings, once the step counts.
+  // `contribution`: this rank's part of the manifest. Lines of warnings, as soon as the step
+  // counts.
   virtual absl::StatusOr<std::string> Commit(const SavedStep& step, const absl::Status& mine,
                                              const std::string& contribution) = 0;
+  // What may fail without taking the step back, and may take as long as a save: the removal of
+  // older steps. `outcome`: of Commit on this rank. Lines of warnings, the same on all ranks; an
+  // error if not every rank has said what it could not do.
+  virtual absl::StatusOr<std::string> Finish(const SavedStep& step,
+                                             const absl::Status& outcome) = 0;
 };
 
 // `file_bytes`: of the file that every rank writes in each step. `stop`, when set, ends waits; it

@@ -371,6 +371,143 @@ TEST(LazyWriterTest, ContentSumsAreOfWords) {
   ASSERT_TRUE(run.ok()) << run;
 }
 
+// The removal of step 1, which step 2 replaces, held up by a slow disk and then failed.
+class HeldRemoval {
+ public:
+  explicit HeldRemoval(SimulatedDisk& disk) {
+    disk.set_hook([this](const std::string& text) -> absl::Status {
+      if (text != "remove /run/checkpoints/step-00000001.g0001/COMMIT" || begun_.exchange(true)) {
+        return absl::OkStatus();
+      }
+      for (int i = 0; i < 20000 && !released_; ++i) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
+      over_ = true;
+      return absl::UnknownError(text + ": input/output error");
+    });
+  }
+  void Release() { released_ = true; }
+  bool begun() const { return begun_; }
+  bool over() const { return over_; }
+
+ private:
+  std::atomic<bool> begun_ = false, released_ = false, over_ = false;
+};
+
+template <typename Condition>
+bool Becomes(const Condition& condition) {
+  for (int i = 0; i < 20000 && !condition(); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return condition();
+}
+
+TEST(LazyWriterTest, SnapshotsGoOnDuringARemovalAndDrainAwaitsIt) {
+  const auto path = [](int64_t step) {
+    return "/run/checkpoints/step-0000000" + std::to_string(step) + ".g0001";
+  };
+  for (const int ranks : {1, 3}) {
+    for (const int in_flight : {1, 2}) {
+      SimulatedDisk disk;
+      HeldRemoval removal(disk);
+      const absl::Status run = RunRanks(
+          ranks,
+          [&](Transport& transport, Device& device) -> absl::Status {
+            const int rank = transport.rank();
+            const ShardedState state(rank, ranks, 0);
+            const std::vector<StateRegion> regions = Gated(state);
+            LazyOptions lazy;
+            lazy.in_flight = in_flight;
+            auto writer = LazyCheckpointWriter::Open(disk, OptionsOf("/run/checkpoints", 1), lazy,
+                                                     regions, device.memory(), transport);
+            if (!writer.ok()) return writer.status();
+            std::vector<Event> gates;
+            int64_t step = 0;
+            const auto save = [&] {
+              UpdateTo(++step, regions, gates, rank, ranks, 1);
+              gates = (*writer)->Snapshot(RequestOf(step));
+            };
+            save();
+            (*writer)->Drain();
+            EXPECT_EQ((*writer)->TakeFinished().size(), 1u);
+            save();
+            EXPECT_TRUE(Becomes([&] { return removal.begun(); }));
+            // As many more as are let in while step 1 is still there; all of them get out of the
+            // way of the next update.
+            EXPECT_TRUE(Becomes([&] { return !(*writer)->busy(); }));
+            for (int i = 0; i < in_flight; ++i) save();
+            for (const Event& gate : gates) EXPECT_TRUE(gate.Wait().ok());
+            EXPECT_TRUE((*writer)->busy());
+            EXPECT_EQ((*writer)->TakeFinished().size(), 0u) << "its warnings are not known";
+            // No more files than ever: the last one is begun once step 1 is done with.
+            if (in_flight > 1) {
+              EXPECT_TRUE(Becomes([&] { return disk.Exists(path(step - 1) + "/rank-00000.h5"); }));
+            }
+            std::this_thread::sleep_for(std::chrono::milliseconds(20));
+            EXPECT_FALSE(disk.Exists(path(step)));
+            EXPECT_FALSE(removal.over());
+            if (absl::Status status = transport.Barrier(); !status.ok()) return status;
+            if (rank == 0) removal.Release();
+            (*writer)->Drain();
+            EXPECT_TRUE(removal.over());
+            const std::vector<FinishedSave> finished = (*writer)->TakeFinished();
+            EXPECT_EQ(static_cast<int>(finished.size()), in_flight + 1);
+            for (size_t i = 0; i < finished.size(); ++i) {
+              const FinishedSave& each = finished[i];
+              EXPECT_TRUE(each.status.ok()) << each.status;
+              EXPECT_EQ(each.report.warnings.size(), i == 0 ? 1u : 0u) << "step " << each.step;
+              if (i > 0 || each.report.warnings.empty()) continue;
+              EXPECT_NE(each.report.warnings[0].find("old checkpoint " + path(1)),
+                        std::string::npos)
+                  << each.report.warnings[0];
+            }
+            return transport.Barrier();
+          },
+          Patience());
+      ASSERT_TRUE(run.ok()) << run;
+      const int64_t newest = 2 + in_flight;
+      ExpectWhole(disk, "/run/checkpoints", newest, 1);
+      EXPECT_EQ(ListCheckpoints(disk, "/run/checkpoints")->size(), 1u);
+      EXPECT_FALSE(disk.Exists(path(1))) << "the next removal takes it";
+    }
+  }
+}
+
+TEST(LazyWriterTest, AnOlderStepGoesOnlyAfterANewerOneCounts) {
+  SimulatedDisk disk;
+  const absl::Status run = RunRanks(
+      2,
+      [&](Transport& transport, Device& device) -> absl::Status {
+        const ShardedState state(transport.rank(), 2, 0);
+        const std::vector<StateRegion> regions = Gated(state);
+        LazyOptions lazy;
+        lazy.in_flight = 3;
+        auto writer = LazyCheckpointWriter::Open(disk, OptionsOf("/run/checkpoints", 1), lazy,
+                                                 regions, device.memory(), transport);
+        if (!writer.ok()) return writer.status();
+        std::vector<Event> gates;
+        for (int64_t step = 1; step <= 9; ++step) {
+          UpdateTo(step, regions, gates, transport.rank(), 2, 1);
+          gates = (*writer)->Snapshot(RequestOf(step));
+        }
+        (*writer)->Drain();
+        return transport.Barrier();
+      },
+      Patience());
+  ASSERT_TRUE(run.ok()) << run;
+  int committed = 0, removed = 0;
+  for (const std::string& text : disk.log()) {
+    if (text.find("rename ") == 0 && text.find("/COMMIT") != std::string::npos) ++committed;
+    if (text.find("remove ") != 0 || text.find("/COMMIT") == std::string::npos) continue;
+    ++removed;
+    EXPECT_EQ(text,
+              "remove /run/checkpoints/step-0000000" + std::to_string(removed) + ".g0001/COMMIT");
+    EXPECT_EQ(committed, removed + 1) << text << ": commits and removals take turns";
+  }
+  EXPECT_EQ(committed, 9);
+  EXPECT_EQ(removed, 8);
+}
+
 TEST(LazyWriterTest, StopsInTheMiddleWithGatesOpen) {
   SimulatedDisk disk;
   const absl::Status run = RunRanks(

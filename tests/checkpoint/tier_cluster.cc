@@ -88,7 +88,13 @@ std::vector<std::vector<absl::Status>> TierCluster::Save(const Job& job) {
         }
         for (const FinishedSave& save : (*tier)->TakeFinished()) {
           ends[rank].push_back(save.status);
-          for (const std::string& line : save.report.warnings) ADD_FAILURE() << line;
+          for (const std::string& line : save.report.warnings) {
+            if (job.warnings == nullptr) {
+              ADD_FAILURE() << line;
+            } else {
+              (*job.warnings)[rank].push_back(line);
+            }
+          }
         }
         return absl::OkStatus();
       },

@@ -35,6 +35,8 @@ class TierCluster : public testing::Test {
     std::vector<int64_t> shared_steps;  // and to the checkpoint directory
     int holders = 0;                    // ranks that hold any state, the first ones; 0: all
     FileSystem* files = &PosixFileSystem();
+    // What the tier's saves warned of, by rank; null: nothing is expected.
+    std::vector<std::vector<std::string>>* warnings = nullptr;
   };
   // Saves; returns what the tier's saves ended with, by rank.
   std::vector<std::vector<absl::Status>> Save(const Job& job);

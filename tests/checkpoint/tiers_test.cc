@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "absl/strings/str_join.h"
 #include "tier_cluster.h"
 
 namespace longspan {
@@ -136,6 +137,44 @@ TEST_F(TiersTest, AFailedCopyFailsTheSaveAndTheNextOneWorks) {
     EXPECT_TRUE(outcome.status.ok()) << outcome.status;
     EXPECT_EQ(outcome.step, 3);
   }
+}
+
+// Refuses, once, to remove the file `path`.
+class KeepOnce : public OperationWatcher {
+ public:
+  explicit KeepOnce(std::string path) : path_(std::move(path)) {}
+  Verdict Before(const FileOperation& operation) override {
+    if (operation.kind != std::string("remove") || operation.path != path_ ||
+        done_.exchange(true)) {
+      return {};
+    }
+    return {absl::UnknownError(operation.path + ": input/output error"), 0};
+  }
+
+ private:
+  const std::string path_;
+  std::atomic<bool> done_ = false;
+};
+
+TEST_F(TiersTest, ARemovalThatFailsOnOneNodeIsToldOnAllRanks) {
+  KeepOnce watcher(StepPath(1, 1) + "/COMMIT");
+  WatchedFiles files(PosixFileSystem(), watcher);
+  std::vector<std::vector<std::string>> warnings(4);
+  Job job;
+  job.nodes = {0, 0, 1, 1};
+  job.steps = {1, 2, 3};
+  job.files = &files;
+  job.warnings = &warnings;
+  ExpectAllOk(Save(job), 3);
+  for (const std::vector<std::string>& lines : warnings) {
+    ASSERT_EQ(lines.size(), 1u) << absl::StrJoin(lines, "\n");
+    EXPECT_NE(lines[0].find("old checkpoint " + StepPath(1, 1) + " is not removed"),
+              std::string::npos)
+        << lines[0];
+  }
+  EXPECT_FALSE(std::filesystem::exists(StepPath(1, 1))) << "the next removal takes it";
+  EXPECT_FALSE(std::filesystem::exists(StepPath(0, 2)));
+  EXPECT_EQ(Restore(job.nodes).step, 3);
 }
 
 TEST_F(TiersTest, DirectoriesAreTheRunsOwn) {
