@@ -81,6 +81,10 @@ class Rank {
         Transformer::Create(config, kShared + kWhole, /*for_training=*/true, device);
     if (!model.ok()) return model.status();
     rank->model_ = *std::move(model);
+    for (const MemoryTable::Row& row : device.memory().Rows()) {
+      if (row.tag != "scratch") continue;
+      EXPECT_LT(row.peak_bytes, 1 << 20) << "logits of no more rows than a micro-batch has";
+    }
     absl::StatusOr<MirroredBuffer> figures =
         MirroredBuffer::Allocate(device, 4 * SizeOf(DType::kF64), "figures");
     if (!figures.ok()) return figures.status();
