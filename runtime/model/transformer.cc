@@ -106,8 +106,7 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Create(const ModelConf
   const ModelConfig& c = config;
   const int64_t backward = for_training ? 1 : 0, gpu = transformer->narrow() ? 1 : 0;
   Scratch& s = transformer->scratch_;
-  int64_t chunk = CrossEntropyChunkRows(c.vocab, device.kind());
-  if (transformer->narrow()) chunk = std::min(chunk, max_rows);
+  const int64_t chunk = std::min(CrossEntropyChunkRows(c.vocab, device.kind()), max_rows);
   struct Want {
     TensorView* view;
     int64_t rows, columns;

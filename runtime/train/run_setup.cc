@@ -201,18 +201,6 @@ absl::Status CheckCapacity(const RunConfig& config, const Dataset& dataset, int 
       needed, ", more ranks, or (for a new run) a smaller data.max_length"));
 }
 
-absl::Status CheckWindow(const RunConfig& config, const Dataset& dataset, int ranks,
-                         DeviceKind device) {
-  const int64_t window = config.attention.window, longest = dataset.longest_sequence();
-  if (device == DeviceKind::kCpu || ranks == 1 || window == 0 || window >= longest) {
-    return absl::OkStatus();
-  }
-  return absl::UnimplementedError(absl::StrCat(
-      "attention.window = ", window, " with sequences of up to ", longest, " tokens on ", ranks,
-      " ranks: GPUs do not share sequences that have a window yet; use one rank, --set "
-      "run.device=cpu, or (for a new run) data.max_length of at most the window"));
-}
-
 absl::Status PrepareFolder(const RunFolder& folder, const std::string& resume,
                            const std::string& config_toml, const Dataset& dataset,
                            Transport& transport) {

@@ -55,11 +55,6 @@ absl::StatusOr<PlanRequest> PlanRequestOf(const RunConfig& config, const ModelCo
 // can.
 absl::Status CheckCapacity(const RunConfig& config, const Dataset& dataset, int ranks);
 
-// A sliding window over keys of other ranks is not there on GPUs: Unimplemented where a run could
-// need it.
-absl::Status CheckWindow(const RunConfig& config, const Dataset& dataset, int ranks,
-                         DeviceKind device);
-
 // Collective. Rank 0 makes the folder (refused when it holds a run and `resume` is empty) and
 // writes config.toml and the tokenizer; then every rank looks for a marker of this start, so a path
 // that one node does not see is an error with its name.

@@ -189,9 +189,6 @@ absl::Status Trainer::OpenAll() {
       return status;
     if (absl::Status status = CheckCapacity(config_, *dataset_, transport_.size()); !status.ok())
       return status;
-    if (absl::Status status = CheckWindow(config_, *dataset_, transport_.size(), device_.kind());
-        !status.ok())
-      return status;
 
     run_.cursor = dataset_->Begin();
     run_.data_fingerprint = dataset_->fingerprint();

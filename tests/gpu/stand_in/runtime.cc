@@ -45,7 +45,13 @@ World& TheWorld() {
 }
 
 thread_local int current_device = 0;
+thread_local int64_t waits_of_thread = 0;
 thread_local cudaError_t last_error = cudaSuccess;
+
+void CountWait() {
+  ++TheWorld().waits;
+  ++waits_of_thread;
+}
 
 cudaError_t Return(cudaError_t error) {
   if (error != cudaSuccess) last_error = error;
@@ -139,7 +145,7 @@ cudaError_t CopyRows(void* to, size_t to_pitch, const void* from, size_t from_pi
   if (error != cudaSuccess) return error;
   // Pageable memory is staged: the driver may wait for the stream, and does so here.
   if (!wait && to_side != Side::kPageable && from_side != Side::kPageable) return cudaSuccess;
-  ++TheWorld().waits;
+  CountWait();
   return WaitForStream(stream);
 }
 
@@ -182,6 +188,8 @@ Counts CountsSoFar() {
   return {world.allocations, world.pool_allocations, world.waits, world.launches};
 }
 
+int64_t WaitsOfThisThread() { return waits_of_thread; }
+
 std::string Faults() {
   WaitForAll();
   std::string faults = Memory::Get().Faults();
@@ -204,6 +212,7 @@ cudaError_t Enqueue(cudaStream_t stream, std::function<void()> work) {
 }  // namespace longspan::stand_in
 
 namespace stand_in = longspan::stand_in;
+using stand_in::CountWait;
 using stand_in::Memory;
 using stand_in::MemoryKind;
 using stand_in::Return;
@@ -280,7 +289,7 @@ cudaError_t cudaDeviceGetPCIBusId(char* text, int size, int device) {
 
 cudaError_t cudaDeviceSynchronize() {
   REFUSE_IN_CALLBACK();
-  ++TheWorld().waits;
+  CountWait();
   stand_in::WaitForAll();
   return cudaSuccess;
 }
@@ -393,7 +402,7 @@ static cudaError_t Free(MemoryKind kind, void* at) {
   REFUSE_IN_CALLBACK();
   if (at == nullptr) return cudaSuccess;
   if (!Memory::Get().TakeBack(at, kind)) return Return(cudaErrorInvalidValue);
-  ++TheWorld().waits;
+  CountWait();
   stand_in::WaitForAll();
   Memory::Get().Release(at);
   return cudaSuccess;
@@ -527,7 +536,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  ++TheWorld().waits;
+  CountWait();
   return stand_in::WaitForStream(stream);
 }
 
@@ -593,7 +602,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   REFUSE_IN_CALLBACK();
-  ++TheWorld().waits;
+  CountWait();
   const auto mark = reinterpret_cast<stand_in::EventState*>(event)->Latest();
   if (mark != nullptr) mark->Wait();
   return cudaSuccess;

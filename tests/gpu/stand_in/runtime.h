@@ -29,6 +29,8 @@ struct Counts {
   int64_t launches = 0;
 };
 Counts CountsSoFar();
+// Of the waits those of the calling thread.
+int64_t WaitsOfThisThread();
 
 // What has not been given back, one line each, and writes around or into memory that is not theirs.
 // Empty when all is well. Waits for all streams.
