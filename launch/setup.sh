@@ -29,7 +29,7 @@ openmpi-bin           ranks: mpirun
 libopenblas-dev       matrix products
 libhwy-dev            SIMD in our own kernels
 libhdf5-dev           token data sets and checkpoints
-libisal-dev           checksums (CRC32C)
+libisal-dev           checksums (CRC32C), parity (Reed-Solomon)
 liburing-dev          asynchronous writes of checkpoints (io_uring)
 libabsl-dev           errors, strings, containers, time
 libtomlplusplus-dev   configuration files
