@@ -6,6 +6,7 @@
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/checksum.h"
 #include "checkpoint/manifest.h"
+#include "checkpoint/parity_file.h"
 #include "checkpoint/rank_file.h"
 #include "checkpoint/step_directory.h"
 
@@ -73,6 +74,34 @@ void VerifyFile(FileSystem& files, const std::string& path, const Manifest& mani
   }
 }
 
+// Reads one parity file symbol by symbol, and compares what it protects with the manifest. Its
+// symbols are not computed anew: that takes files of other nodes.
+void VerifyParity(FileSystem& files, const std::string& path, const Manifest& manifest,
+                  std::vector<std::string>& problems) {
+  absl::StatusOr<std::unique_ptr<ParityFileReader>> reader = ParityFileReader::Open(files, path);
+  if (!reader.ok()) {
+    problems.push_back(std::string(reader.status().message()));
+    return;
+  }
+  const ParityDescription& description = (*reader)->description();
+  bool fits = description.run_id == manifest.run_id && description.step.step == manifest.step &&
+              description.step.generation == manifest.generation;
+  for (size_t member = 0; member < description.files.size(); ++member) {
+    if (description.files[member].empty()) continue;
+    fits &= std::any_of(manifest.files.begin(), manifest.files.end(), [&](const auto& file) {
+      return file.name == description.files[member] &&
+             file.bytes == description.layout.file_bytes[member];
+    });
+  }
+  if (!fits) problems.push_back(path + " protects other files than the manifest names");
+  const std::unique_ptr<char[]> symbol(
+      new char[static_cast<size_t>(description.layout.symbol_bytes)]);
+  for (size_t number = 0; number < description.symbol_crc32c.size(); ++number) {
+    const absl::Status status = (*reader)->Read(static_cast<int64_t>(number), symbol.get());
+    if (!status.ok()) problems.push_back(std::string(status.message()));
+  }
+}
+
 }  // namespace
 
 absl::Status VerifyCheckpoint(FileSystem& files, const CheckpointInfo& info,
@@ -93,6 +122,12 @@ absl::Status VerifyCheckpoint(FileSystem& files, const CheckpointInfo& info,
       continue;
     }
     VerifyFile(files, JoinPath(info.directory, entry.name), *manifest, entry, parts, problems);
+  }
+  absl::StatusOr<std::vector<std::string>> names = files.List(info.directory);
+  if (!names.ok()) return names.status();
+  for (const std::string& name : *names) {
+    if (!IsParityFileName(name)) continue;
+    VerifyParity(files, JoinPath(info.directory, name), *manifest, problems);
   }
   if (problems.empty()) {
     std::vector<ManifestTensor> tensors = manifest->tensors;

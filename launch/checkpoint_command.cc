@@ -106,8 +106,9 @@ absl::StatusOr<CheckpointInfo> FindNewest(const std::string& path, bool whole) {
   return absl::FailedPreconditionError(absl::StrCat(
       newest.info.directory, ": ", absl::StrJoin(newest.elsewhere, ", "),
       newest.elsewhere.size() == 1 ? " is" : " are",
-      " on other nodes. A run that resumes gathers all files and saves them in its checkpoint "
-      "directory when it ends; or name an older checkpoint's directory"));
+      " on other nodes. A run that resumes gathers all files, computes those that only parity is "
+      "left of, and saves them in its checkpoint directory when it ends; or name an older "
+      "checkpoint's directory"));
 }
 
 std::string NameOf(const CheckpointTensor& tensor) {

@@ -518,6 +518,33 @@ TEST_F(ErasureTest, ParityGoesWithItsStep) {
   }
 }
 
+TEST_F(ErasureTest, IsVerified) {
+  ExpectAllOk(Save({.nodes = {0, 1, 2}, .erasure = {2, 1}, .keep_last = 2, .steps = {1, 2}}), 2);
+  const auto verify = [&](int node, int64_t step) {
+    std::vector<std::string> elsewhere;
+    auto info = ReadCheckpointInfo(PosixFileSystem(), StepPath(node, step), &elsewhere);
+    return info.ok() ? VerifyCheckpoint(PosixFileSystem(), *info, &elsewhere) : info.status();
+  };
+  for (int node = 0; node < 3; ++node) EXPECT_TRUE(verify(node, 1).ok()) << verify(node, 1);
+  const std::string parity = ParityFiles(1, 1).at(0);
+  const auto bytes = static_cast<int64_t>(std::filesystem::file_size(parity));
+  // In the first symbol, in the description, in the trailer.
+  for (const int64_t at : {int64_t{5}, bytes - 100, bytes - 3}) {
+    FlipByte(parity, at);
+    const absl::Status status = verify(1, 1);
+    EXPECT_TRUE(absl::IsDataLoss(status)) << at;
+    EXPECT_NE(status.message().find(parity), absl::string_view::npos) << status;
+    FlipByte(parity, at);
+  }
+  EXPECT_TRUE(verify(1, 1).ok());
+  // Sound, but of another step.
+  std::filesystem::copy_file(ParityFiles(1, 2).at(0), parity,
+                             std::filesystem::copy_options::overwrite_existing);
+  EXPECT_TRUE(absl::IsDataLoss(verify(1, 1)));
+  std::filesystem::remove(parity);
+  EXPECT_TRUE(verify(1, 1).ok()) << "what is not here is not judged";
+}
+
 TEST_F(ErasureTest, IsListed) {
   std::filesystem::create_directories(Shared().directory);
   std::vector<TierDirectory> tiers;
