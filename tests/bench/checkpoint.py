@@ -404,7 +404,8 @@ def main():
         kind = storage_kind(folder)
 
     result = {"device": device_name(), "cores": len(os.sched_getaffinity(0)), "disk": kind, "date": time.strftime("%Y-%m-%d"),
-              "options": {k: v for k, v in vars(options).items() if k != "folder"}, "pytorch": version, "rounds": rounds.machine, "modes": [],
+              "options": {k: v for k, v in vars(options).items() if isinstance(v, (int, float, list))},  # no paths
+              "pytorch": version, "rounds": rounds.machine, "modes": [],
               "memory_over_pool_mib": memory, "targets": targets(rounds, memory, options)}
     print(f"\n{result['device']}, {result['cores']} cores; {kind}; {options.ranks} ranks of {options.state_mib:g} MiB; medians "
           f"of {len(rounds.machine)} interleaved rounds; PyTorch {version or 'skipped (not importable; see --python)'}")
