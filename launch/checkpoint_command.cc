@@ -7,12 +7,12 @@
 #include <utility>
 #include <vector>
 
-#include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/tiers.h"
+#include "launch/command_line.h"
 #include "launch/commands.h"
 #include "launch/model_exchange.h"
 #include "nlohmann/json.hpp"
@@ -342,63 +342,63 @@ absl::Status Import(const Options& options) {
 
 }  // namespace
 
-void RegisterCheckpointCommand(CLI::App& root, SelectedCommand* selected) {
-  CLI::App* checkpoint =
-      root.add_subcommand("checkpoint", "List, show, verify, compare and convert checkpoints");
-  checkpoint->require_subcommand(1);
+void RegisterCheckpointCommand(const Command& root, SelectedCommand* selected) {
+  const Command checkpoint =
+      root.AddCommand("checkpoint", "List, show, verify, compare and convert checkpoints");
+  checkpoint.RequireCommand();
   const char* kCheckpoint =
       "a run's folder (its newest checkpoint, of this node's tiers too), or one checkpoint's "
       "directory";
   const auto add = [&](const char* name, const char* help, const char* example,
                        absl::Status (*run)(const Options&)) {
     auto options = std::make_shared<Options>();
-    CLI::App* command = checkpoint->add_subcommand(name, help);
-    command->footer(absl::StrCat("Example:\n  longspan checkpoint ", name, " ", example));
-    command->callback(
+    const Command command = checkpoint.AddCommand(name, help);
+    command.Footer(absl::StrCat("Example:\n  longspan checkpoint ", name, " ", example));
+    command.OnChosen(
         [selected, options, run] { *selected = [options, run] { return run(*options); }; });
     return std::make_pair(command, options);
   };
   const auto [list, list_options] =
       add("list", "Committed checkpoints, newest first", "runs/quickstart", List);
-  list->add_option("RUN", list_options->path, "a run's folder, or one checkpoint's directory")
-      ->required();
-  list->add_flag("--json", list_options->json, "as JSON");
+  list.AddOption("RUN", list_options->path, "a run's folder, or one checkpoint's directory")
+      .Required();
+  list.AddFlag("--json", list_options->json, "as JSON");
 
   const auto [show, show_options] = add(
       "show", "What a checkpoint holds: its tensors and their checksums", "runs/quickstart", Show);
-  show->add_option("CHECKPOINT", show_options->path, kCheckpoint)->required();
-  show->add_flag("--json", show_options->json, "as JSON, with the run's state");
+  show.AddOption("CHECKPOINT", show_options->path, kCheckpoint).Required();
+  show.AddFlag("--json", show_options->json, "as JSON, with the run's state");
 
   const auto [verify, verify_options] =
       add("verify", "Read every byte and compare with the manifest", "runs/quickstart", Verify);
   verify
-      ->add_option("RUN", verify_options->path,
-                   "a run's folder (all checkpoints, of this node's tiers too), or one "
-                   "checkpoint's directory")
-      ->required();
+      .AddOption("RUN", verify_options->path,
+                 "a run's folder (all checkpoints, of this node's tiers too), or one "
+                 "checkpoint's directory")
+      .Required();
 
   const auto [diff, diff_options] =
       add("diff", "Compare two checkpoints, tensor by tensor; fails where they differ",
           "runs/a runs/b/checkpoints/step-00000200.g0001", Diff);
-  diff->add_option("FIRST", diff_options->path, kCheckpoint)->required();
-  diff->add_option("SECOND", diff_options->other, kCheckpoint)->required();
-  diff->add_flag("--json", diff_options->json, "as JSON");
+  diff.AddOption("FIRST", diff_options->path, kCheckpoint).Required();
+  diff.AddOption("SECOND", diff_options->other, kCheckpoint).Required();
+  diff.AddFlag("--json", diff_options->json, "as JSON");
 
   const auto [to, to_options] =
       add("export", "Write the model as Hugging Face safetensors with config.json",
           "runs/quickstart --out model", Export);
-  to->add_option("CHECKPOINT", to_options->path, kCheckpoint)->required();
-  to->add_option("--out", to_options->other, "the directory to make")->required();
-  to->add_option("--shard", to_options->shard_mib,
-                 "MiB that one file holds at most; several files have an index")
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str();
+  to.AddOption("CHECKPOINT", to_options->path, kCheckpoint).Required();
+  to.AddOption("--out", to_options->other, "the directory to make").Required();
+  to.AddOption("--shard", to_options->shard_mib,
+               "MiB that one file holds at most; several files have an index")
+      .InRange(1, 1 << 20)
+      .ShowDefault();
 
   const auto [from, from_options] =
       add("import", "Make a run's folder with a Hugging Face model as its checkpoint of step 0",
           "model --out runs/imported", Import);
-  from->add_option("DIRECTORY", from_options->path, "config.json and safetensors")->required();
-  from->add_option("--out", from_options->other, "the run's folder to make")->required();
+  from.AddOption("DIRECTORY", from_options->path, "config.json and safetensors").Required();
+  from.AddOption("--out", from_options->other, "the run's folder to make").Required();
 }
 
 }  // namespace longspan

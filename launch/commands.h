@@ -7,26 +7,24 @@
 #include <functional>
 
 #include "absl/status/status.h"
-
-namespace CLI {
-class App;
-}
+#include "launch/command_line.h"
 
 namespace longspan {
 
 using SelectedCommand = std::function<absl::Status()>;
 
-void RegisterTrainCommand(CLI::App& root, SelectedCommand* selected, int* argc, char*** argv);
-void RegisterDataCommand(CLI::App& root, SelectedCommand* selected);
-void RegisterGenerateCommand(CLI::App& root, SelectedCommand* selected);
-void RegisterCheckpointCommand(CLI::App& root, SelectedCommand* selected);
-void RegisterScheduleCommand(CLI::App& root, SelectedCommand* selected);
-void RegisterPlanCommand(CLI::App& root, SelectedCommand* selected);
-void RegisterProfileCommand(CLI::App& root, SelectedCommand* selected, int* argc, char*** argv);
-void RegisterConfigCommand(CLI::App& root, SelectedCommand* selected);
-void RegisterSimulateCommand(CLI::App& root, SelectedCommand* selected);
-void RegisterDoctorCommand(CLI::App& root, SelectedCommand* selected, int* argc, char*** argv);
-void RegisterTraceCommand(CLI::App& root, SelectedCommand* selected);
+void RegisterTrainCommand(const Command& root, SelectedCommand* selected, int* argc, char*** argv);
+void RegisterDataCommand(const Command& root, SelectedCommand* selected);
+void RegisterGenerateCommand(const Command& root, SelectedCommand* selected);
+void RegisterCheckpointCommand(const Command& root, SelectedCommand* selected);
+void RegisterScheduleCommand(const Command& root, SelectedCommand* selected);
+void RegisterPlanCommand(const Command& root, SelectedCommand* selected);
+void RegisterProfileCommand(const Command& root, SelectedCommand* selected, int* argc,
+                            char*** argv);
+void RegisterConfigCommand(const Command& root, SelectedCommand* selected);
+void RegisterSimulateCommand(const Command& root, SelectedCommand* selected);
+void RegisterDoctorCommand(const Command& root, SelectedCommand* selected, int* argc, char*** argv);
+void RegisterTraceCommand(const Command& root, SelectedCommand* selected);
 
 }  // namespace longspan
 

@@ -3,21 +3,21 @@
 #include <string>
 #include <vector>
 
-#include "CLI/CLI.hpp"
+#include "launch/command_line.h"
 #include "launch/commands.h"
 #include "launch/config.h"
 #include "nlohmann/json.hpp"
 
 namespace longspan {
 
-void RegisterConfigCommand(CLI::App& root, SelectedCommand* selected) {
-  CLI::App* config = root.add_subcommand("config", "Show configuration keys and values");
-  config->require_subcommand(1);
+void RegisterConfigCommand(const Command& root, SelectedCommand* selected) {
+  const Command config = root.AddCommand("config", "Show configuration keys and values");
+  config.RequireCommand();
 
-  CLI::App* defaults = config->add_subcommand(
-      "defaults", "Print every key with its default, as a configuration file");
-  defaults->footer("Example:\n  longspan config defaults > my.toml");
-  defaults->callback([selected] {
+  const Command defaults =
+      config.AddCommand("defaults", "Print every key with its default, as a configuration file");
+  defaults.Footer("Example:\n  longspan config defaults > my.toml");
+  defaults.OnChosen([selected] {
     *selected = [] {
       std::fputs(DefaultConfigToml().c_str(), stdout);
       return absl::OkStatus();
@@ -30,14 +30,13 @@ void RegisterConfigCommand(CLI::App& root, SelectedCommand* selected) {
     bool json = false;
   };
   auto options = std::make_shared<Options>();
-  CLI::App* show =
-      config->add_subcommand("show", "Print effective values and where each came from");
-  show->add_option("CONFIG", options->path, "configuration file")->required();
-  show->add_option("--set", options->sets, "section.key=value, over the file; repeatable")
-      ->take_all();
-  show->add_flag("--json", options->json, "as JSON: {key: {value, origin}}");
-  show->footer("Example:\n  longspan config show my.toml --set run.steps=500");
-  show->callback([selected, options] {
+  const Command show = config.AddCommand("show", "Print effective values and where each came from");
+  show.AddOption("CONFIG", options->path, "configuration file").Required();
+  show.AddOption("--set", options->sets, "section.key=value, over the file; repeatable")
+      .Repeatable();
+  show.AddFlag("--json", options->json, "as JSON: {key: {value, origin}}");
+  show.Footer("Example:\n  longspan config show my.toml --set run.steps=500");
+  show.OnChosen([selected, options] {
     *selected = [options]() -> absl::Status {
       absl::StatusOr<LoadedConfig> loaded = LoadConfig(options->path, options->sets);
       if (!loaded.ok()) return loaded.status();

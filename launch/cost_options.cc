@@ -1,6 +1,5 @@
 #include "launch/cost_options.h"
 
-#include "CLI/CLI.hpp"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -10,23 +9,23 @@
 
 namespace longspan {
 
-void AddCostOptions(CLI::App& command, CostOptions& options) {
-  command.add_option("--cost", options.file, "cost model from a file (longspan profile makes one)")
-      ->group("Cost model");
+void AddCostOptions(const Command& command, CostOptions& options) {
+  command.AddOption("--cost", options.file, "cost model from a file (longspan profile makes one)")
+      .Group("Cost model");
   command
-      .add_option("--gpu", options.gpu,
-                  absl::StrCat("estimated for a device: ", absl::StrJoin(KnownDeviceNames(), ", ")))
-      ->group("Cost model");
+      .AddOption("--gpu", options.gpu,
+                 absl::StrCat("estimated for a device: ", absl::StrJoin(KnownDeviceNames(), ", ")))
+      .Group("Cost model");
   command
-      .add_option("--model", options.model,
-                  absl::StrCat("... and a model: ", absl::StrJoin(CostModelNames(), ", "),
-                               "; default ", kBytescaleModel, ", which needs no --gpu"))
-      ->group("Cost model");
+      .AddOption("--model", options.model,
+                 absl::StrCat("... and a model: ", absl::StrJoin(CostModelNames(), ", "),
+                              "; default ", kBytescaleModel, ", which needs no --gpu"))
+      .Group("Cost model");
   command
-      .add_option("--tensor-parallel", options.tensor_parallel,
-                  "with --gpu: devices a rank (default 1)")
-      ->check(CLI::Range(1, 1024))
-      ->group("Cost model");
+      .AddOption("--tensor-parallel", options.tensor_parallel,
+                 "with --gpu: devices a rank (default 1)")
+      .InRange(1, 1024)
+      .Group("Cost model");
 }
 
 absl::StatusOr<ChosenCost> ChooseCost(const CostOptions& options) {

@@ -5,11 +5,8 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "launch/command_line.h"
 #include "parallel/cost_model.h"
-
-namespace CLI {
-class App;
-}
 
 namespace longspan {
 
@@ -20,7 +17,7 @@ struct CostOptions {
 };
 
 // `options` must outlive the parsing.
-void AddCostOptions(CLI::App& command, CostOptions& options);
+void AddCostOptions(const Command& command, CostOptions& options);
 
 struct ChosenCost {
   CostModel cost;

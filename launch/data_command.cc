@@ -6,16 +6,15 @@
 #include <cinttypes>
 #include <cstdint>
 #include <cstdio>
-#include <map>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "CLI/CLI.hpp"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "launch/command_line.h"
 #include "launch/commands.h"
 #include "nlohmann/json.hpp"
 #include "runtime/data/build.h"
@@ -109,12 +108,15 @@ class ProgressPrinter {
 struct BuildArguments {
   BuildOptions options;
   double train_sample_mib = 10;
+  std::string split = "file";  // or "line", "paragraph"
   bool json = false;
 };
 
 absl::Status Build(BuildArguments arguments) {
   BuildOptions& options = arguments.options;
   options.train_sample_bytes = static_cast<int64_t>(arguments.train_sample_mib * (1 << 20));
+  if (arguments.split == "line") options.text.split = TextOptions::Split::kLine;
+  if (arguments.split == "paragraph") options.text.split = TextOptions::Split::kParagraph;
   const auto start = std::chrono::steady_clock::now();
   absl::StatusOr<BuildReport> report;
   {
@@ -322,90 +324,80 @@ absl::Status Inspect(const InspectArguments& arguments) {
   return absl::OkStatus();
 }
 
-void RegisterBuild(CLI::App* data, SelectedCommand* selected) {
-  CLI::App* command = data->add_subcommand("build", "Makes a token data set from texts");
-  command->footer(kBuildFooter);
+void RegisterBuild(const Command& data, SelectedCommand* selected) {
+  const Command command = data.AddCommand("build", "Makes a token data set from texts");
+  command.Footer(kBuildFooter);
   const auto arguments = std::make_shared<BuildArguments>();
   BuildOptions& options = arguments->options;
-  command->add_option("inputs", options.text.inputs, "Directories, text files, .jsonl files")
-      ->required()
-      ->type_name("INPUT");
-  command->add_option("-o,--out", options.output, "The data set to write (HDF5)")
-      ->required()
-      ->type_name("FILE");
+  command.AddOption("inputs", options.text.inputs, "Directories, text files, .jsonl files")
+      .Required()
+      .ValueName("INPUT");
+  command.AddOption("-o,--out", options.output, "The data set to write (HDF5)")
+      .Required()
+      .ValueName("FILE");
   command
-      ->add_option("--tokenizer", options.tokenizer,
-                   "\"byte\", a SentencePiece .model, or a token data set to use the tokenizer of")
-      ->type_name("byte|FILE")
-      ->capture_default_str();
+      .AddOption("--tokenizer", options.tokenizer,
+                 "\"byte\", a SentencePiece .model, or a token data set to use the tokenizer of")
+      .ValueName("byte|FILE")
+      .ShowDefault();
   command
-      ->add_option("--train-vocab", options.train_vocabulary,
-                   "Train a SentencePiece model of N pieces on a sample of the texts, and use it")
-      ->type_name("N")
-      ->check(CLI::PositiveNumber);
+      .AddOption("--train-vocab", options.train_vocabulary,
+                 "Train a SentencePiece model of N pieces on a sample of the texts, and use it")
+      .ValueName("N")
+      .Positive();
   command
-      ->add_option("--train-sample", arguments->train_sample_mib,
-                   "MiB of text to train the model on")
-      ->type_name("MIB")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command->add_option("--field", options.text.field, "Field of JSON lines that holds the text")
-      ->type_name("NAME")
-      ->capture_default_str();
+      .AddOption("--train-sample", arguments->train_sample_mib, "MiB of text to train the model on")
+      .ValueName("MIB")
+      .Positive()
+      .ShowDefault();
+  command.AddOption("--field", options.text.field, "Field of JSON lines that holds the text")
+      .ValueName("NAME")
+      .ShowDefault();
   command
-      ->add_option("--extensions", options.text.extensions,
-                   "Only files in directories that end so, e.g. .c,.h")
-      ->delimiter(',')
-      ->allow_extra_args(false)
-      ->type_name("LIST");
-  const std::map<std::string, TextOptions::Split> splits = {
-      {"file", TextOptions::Split::kFile},
-      {"line", TextOptions::Split::kLine},
-      {"paragraph", TextOptions::Split::kParagraph}};
+      .AddOption("--extensions", options.text.extensions,
+                 "Only files in directories that end so, e.g. .c,.h")
+      .CommaSeparated()
+      .ValueName("LIST");
   command
-      ->add_option_function<std::string>(
-          "--split",
-          [arguments, splits](const std::string& name) {
-            arguments->options.text.split = splits.at(name);
-          },
-          "What is a document in a text file: file (default), line, paragraph (empty lines "
-          "between)")
-      ->type_name("WHAT")
-      ->check(CLI::IsMember({"file", "line", "paragraph"}));
-  command->add_option("--max-documents", options.text.maximum_documents, "Stop after N documents")
-      ->type_name("N")
-      ->check(CLI::NonNegativeNumber);
+      .AddOption("--split", arguments->split,
+                 "What is a document in a text file: file (default), line, paragraph (empty lines "
+                 "between)")
+      .ValueName("WHAT")
+      .OneOf({"file", "line", "paragraph"});
+  command.AddOption("--max-documents", options.text.maximum_documents, "Stop after N documents")
+      .ValueName("N")
+      .NonNegative();
   command
-      ->add_option("--max-bytes", options.text.maximum_bytes,
-                   "Stop after the document that reaches N bytes of text")
-      ->type_name("N")
-      ->check(CLI::NonNegativeNumber);
-  command->add_flag("--json", arguments->json, "Print the result as JSON");
-  command->callback(
+      .AddOption("--max-bytes", options.text.maximum_bytes,
+                 "Stop after the document that reaches N bytes of text")
+      .ValueName("N")
+      .NonNegative();
+  command.AddFlag("--json", arguments->json, "Print the result as JSON");
+  command.OnChosen(
       [arguments, selected] { *selected = [arguments] { return Build(*arguments); }; });
 }
 
-void RegisterInspect(CLI::App* data, SelectedCommand* selected) {
-  CLI::App* command = data->add_subcommand(
+void RegisterInspect(const Command& data, SelectedCommand* selected) {
+  const Command command = data.AddCommand(
       "inspect", "Counts, quantiles and a histogram of document lengths of a token data set");
-  command->footer(kInspectFooter);
+  command.Footer(kInspectFooter);
   const auto arguments = std::make_shared<InspectArguments>();
-  command->add_option("file", arguments->path, "Token data set, or a Megatron .bin/.idx pair")
-      ->required()
-      ->type_name("FILE");
-  command->add_option("--documents", arguments->documents, "Print the beginning of the first N")
-      ->type_name("N")
-      ->check(CLI::NonNegativeNumber);
-  command->add_flag("--json", arguments->json, "Print everything as JSON");
-  command->callback(
+  command.AddOption("file", arguments->path, "Token data set, or a Megatron .bin/.idx pair")
+      .Required()
+      .ValueName("FILE");
+  command.AddOption("--documents", arguments->documents, "Print the beginning of the first N")
+      .ValueName("N")
+      .NonNegative();
+  command.AddFlag("--json", arguments->json, "Print everything as JSON");
+  command.OnChosen(
       [arguments, selected] { *selected = [arguments] { return Inspect(*arguments); }; });
 }
 
 }  // namespace
 
-void RegisterDataCommand(CLI::App& root, SelectedCommand* selected) {
-  CLI::App* data = root.add_subcommand("data", "Makes and shows token data sets");
-  data->require_subcommand(1);
+void RegisterDataCommand(const Command& root, SelectedCommand* selected) {
+  const Command data = root.AddCommand("data", "Makes and shows token data sets");
+  data.RequireCommand();
   RegisterBuild(data, selected);
   RegisterInspect(data, selected);
 }

@@ -11,12 +11,12 @@
 #include <utility>
 #include <vector>
 
-#include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "kernels/device/cuda_device.h"
 #include "kernels/gpu_libraries.h"
+#include "launch/command_line.h"
 #include "launch/commands.h"
 #include "launch/device_choice.h"
 #include "launch/machine_facts.h"
@@ -321,16 +321,16 @@ absl::Status Run(const Options& options, int* argc, char*** argv) {
 
 }  // namespace
 
-void RegisterDoctorCommand(CLI::App& root, SelectedCommand* selected, int* argc, char*** argv) {
+void RegisterDoctorCommand(const Command& root, SelectedCommand* selected, int* argc,
+                           char*** argv) {
   auto options = std::make_shared<Options>();
-  CLI::App* doctor = root.add_subcommand(
+  const Command doctor = root.AddCommand(
       "doctor", "What this machine and this MPI job have: devices, speeds, libraries, limits");
-  doctor->add_option("--directory", options->directory, "where runs will be written")
-      ->capture_default_str();
-  doctor->add_flag("--quick", options->quick, "measure nothing");
-  doctor->add_flag("--json", options->json, "print one JSON object");
-  doctor->footer(kFooter);
-  doctor->callback([selected, options, argc, argv] {
+  doctor.AddOption("--directory", options->directory, "where runs will be written").ShowDefault();
+  doctor.AddFlag("--quick", options->quick, "measure nothing");
+  doctor.AddFlag("--json", options->json, "print one JSON object");
+  doctor.Footer(kFooter);
+  doctor.OnChosen([selected, options, argc, argv] {
     *selected = [options, argc, argv] { return Run(*options, argc, argv); };
   });
 }

@@ -9,9 +9,9 @@
 #include <thread>
 #include <vector>
 
-#include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
 #include "checkpoint/checkpoint.h"
+#include "launch/command_line.h"
 #include "launch/commands.h"
 #include "launch/device_choice.h"
 #include "nlohmann/json.hpp"
@@ -155,38 +155,36 @@ absl::Status Run(const Options& options) {
 
 }  // namespace
 
-void RegisterGenerateCommand(CLI::App& root, SelectedCommand* selected) {
+void RegisterGenerateCommand(const Command& root, SelectedCommand* selected) {
   auto options = std::make_shared<Options>();
-  CLI::App* generate =
-      root.add_subcommand("generate", "Sample text from a run's newest checkpoint");
-  generate->add_option("RUN", options->run, "a run's folder, or one checkpoint's directory")
-      ->required();
-  auto* prompt =
-      generate->add_option("--prompt", options->prompt, "text to continue")->capture_default_str();
-  generate->add_option("--prompt-file", options->prompt_file, "file with the text to continue")
-      ->excludes(prompt);
-  generate->add_option("--tokens", options->sampling.max_tokens, "new tokens at most")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  const Command generate =
+      root.AddCommand("generate", "Sample text from a run's newest checkpoint");
+  generate.AddOption("RUN", options->run, "a run's folder, or one checkpoint's directory")
+      .Required();
+  const CommandOption prompt =
+      generate.AddOption("--prompt", options->prompt, "text to continue").ShowDefault();
+  generate.AddOption("--prompt-file", options->prompt_file, "file with the text to continue")
+      .Excludes(prompt);
+  generate.AddOption("--tokens", options->sampling.max_tokens, "new tokens at most")
+      .Positive()
+      .ShowDefault();
   generate
-      ->add_option("--temperature", options->sampling.temperature, "0: always the likeliest token")
-      ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
-  generate->add_option("--top-k", options->sampling.top_k, "choose among the k likeliest; 0: all")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  generate->add_option("--seed", options->sampling.seed, "of the sampling")->capture_default_str();
-  generate->add_option("--threads", options->threads, "0: all cores")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  generate->add_option("--device", options->device, "auto, cpu or cuda")
-      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
-      ->capture_default_str();
-  generate->add_flag("--json", options->json, "print an object with text and token ids");
-  generate->footer(
+      .AddOption("--temperature", options->sampling.temperature, "0: always the likeliest token")
+      .ShowDefault()
+      .NonNegative();
+  generate.AddOption("--top-k", options->sampling.top_k, "choose among the k likeliest; 0: all")
+      .NonNegative()
+      .ShowDefault();
+  generate.AddOption("--seed", options->sampling.seed, "of the sampling").ShowDefault();
+  generate.AddOption("--threads", options->threads, "0: all cores").NonNegative().ShowDefault();
+  generate.AddOption("--device", options->device, "auto, cpu or cuda")
+      .OneOf({"auto", "cpu", "cuda"})
+      .ShowDefault();
+  generate.AddFlag("--json", options->json, "print an object with text and token ids");
+  generate.Footer(
       "Example:\n  longspan generate runs/quickstart --prompt \"#include <\" --tokens 300 "
       "--temperature 0.7");
-  generate->callback([selected, options] { *selected = [options] { return Run(*options); }; });
+  generate.OnChosen([selected, options] { *selected = [options] { return Run(*options); }; });
 }
 
 }  // namespace longspan

@@ -9,7 +9,6 @@
 #include <system_error>
 #include <utility>
 
-#include "CLI/CLI.hpp"
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
@@ -73,32 +72,30 @@ absl::StatusOr<std::vector<int64_t>> FromData(const LengthOptions& options) {
 
 }  // namespace
 
-void AddLengthOptions(CLI::App& command, LengthOptions& options) {
-  // Numbers may end in K, M or G, of 1024.
-  const CLI::AsSizeValue size(/*kb_is_1000=*/false);
+void AddLengthOptions(const Command& command, LengthOptions& options) {
   command
-      .add_option("--lengths", options.file,
-                  "from a text file, a length in tokens on each line; - reads standard input")
-      ->group("Sequences");
+      .AddOption("--lengths", options.file,
+                 "from a text file, a length in tokens on each line; - reads standard input")
+      .Group("Sequences");
   command
-      .add_option("--data", options.data,
-                  "a batch of a token data set (longspan data build makes one)")
-      ->group("Sequences");
+      .AddOption("--data", options.data,
+                 "a batch of a token data set (longspan data build makes one)")
+      .Group("Sequences");
   command
-      .add_option("--mix", options.mix,
-                  absl::StrCat("drawn from a length mix: ", absl::StrJoin(LengthMixes(), ", ")))
-      ->group("Sequences");
+      .AddOption("--mix", options.mix,
+                 absl::StrCat("drawn from a length mix: ", absl::StrJoin(LengthMixes(), ", ")))
+      .Group("Sequences");
   command
-      .add_option("--tokens", options.tokens,
-                  "of the batch: needed by --mix; at most so many of --data; 32M is 2^25")
-      ->transform(size)
-      ->group("Sequences");
+      .AddOption("--tokens", options.tokens,
+                 "of the batch: needed by --mix; at most so many of --data; 32M is 2^25")
+      .Size()
+      .Group("Sequences");
   command
-      .add_option("--context", options.context,
-                  "longer sequences are cut into pieces of this many tokens")
-      ->transform(size)
-      ->group("Sequences");
-  command.add_option("--seed", options.seed, "of --mix and --data (default 1)")->group("Sequences");
+      .AddOption("--context", options.context,
+                 "longer sequences are cut into pieces of this many tokens")
+      .Size()
+      .Group("Sequences");
+  command.AddOption("--seed", options.seed, "of --mix and --data (default 1)").Group("Sequences");
 }
 
 absl::StatusOr<std::vector<int64_t>> ChooseLengths(const LengthOptions& options) {

@@ -7,10 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-
-namespace CLI {
-class App;
-}
+#include "launch/command_line.h"
 
 namespace longspan {
 
@@ -25,7 +22,7 @@ struct LengthOptions {
 };
 
 // `options` must outlive the parsing.
-void AddLengthOptions(CLI::App& command, LengthOptions& options);
+void AddLengthOptions(const Command& command, LengthOptions& options);
 
 // Lengths in tokens, each at least one, in order of arrival. Errors name the file and the line.
 absl::StatusOr<std::vector<int64_t>> ChooseLengths(const LengthOptions& options);

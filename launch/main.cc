@@ -1,14 +1,13 @@
 // The `longspan` command.
 #include <cstdio>
+#include <optional>
 #include <string>
 
-#include "CLI/CLI.hpp"
+#include "launch/command_line.h"
 #include "launch/commands.h"
 #include "runtime/train/agreement.h"
 
 namespace {
-
-constexpr int kWrongUse = 2;  // exit status; 1: what was asked for failed
 
 constexpr char kFooter[] =
     "Example:\n"
@@ -19,10 +18,11 @@ constexpr char kFooter[] =
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app{"Longspan trains transformers on sequences too long for one device.", "longspan"};
-  app.footer(kFooter);
-  app.require_subcommand(1);
-  app.set_version_flag("--version", "longspan " LONGSPAN_VERSION);
+  longspan::CommandLine app("Longspan trains transformers on sequences too long for one device.",
+                            "longspan");
+  app.Footer(kFooter);
+  app.RequireCommand();
+  app.AddVersion("longspan " LONGSPAN_VERSION);
   longspan::SelectedCommand selected;
   longspan::RegisterTrainCommand(app, &selected, &argc, &argv);
   longspan::RegisterDataCommand(app, &selected);
@@ -35,11 +35,7 @@ int main(int argc, char** argv) {
   longspan::RegisterSimulateCommand(app, &selected);
   longspan::RegisterTraceCommand(app, &selected);
   longspan::RegisterDoctorCommand(app, &selected, &argc, &argv);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : kWrongUse;
-  }
+  if (const std::optional<int> ended = app.Parse(argc, argv)) return *ended;
   if (!selected) return 0;
   const absl::Status status = selected();
   if (status.ok()) return 0;

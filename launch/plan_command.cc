@@ -9,11 +9,11 @@
 #include <utility>
 #include <vector>
 
-#include "CLI/CLI.hpp"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "launch/command_line.h"
 #include "launch/commands.h"
 #include "launch/cost_options.h"
 #include "launch/length_options.h"
@@ -225,29 +225,29 @@ absl::Status Plan(const Options& options) {
 
 }  // namespace
 
-void RegisterPlanCommand(CLI::App& root, SelectedCommand* selected) {
+void RegisterPlanCommand(const Command& root, SelectedCommand* selected) {
   auto options = std::make_shared<Options>();
-  CLI::App* plan = root.add_subcommand(
+  const Command plan = root.AddCommand(
       "plan", "Plan one batch for any number of ranks: who computes what, and how good that is");
-  AddLengthOptions(*plan, options->lengths);
-  plan->add_option("--ranks", options->ranks, "ranks that share the batch")->required();
-  plan->add_option("--micro-batch-tokens", options->micro_batch_tokens,
-                   "tokens that one rank holds at a time; even")
-      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
-      ->required();
-  plan->add_option(
+  AddLengthOptions(plan, options->lengths);
+  plan.AddOption("--ranks", options->ranks, "ranks that share the batch").Required();
+  plan.AddOption("--micro-batch-tokens", options->micro_batch_tokens,
+                 "tokens that one rank holds at a time; even")
+      .Size()
+      .Required();
+  plan.AddOption(
       "--policy", options->policy,
       absl::StrCat("how to plan: ", absl::StrJoin(PlannerPolicies(), ", "), "; default the first"));
-  plan->add_option("--ranks-per-node", options->ranks_per_node,
-                   "keeps rings inside nodes of so many ranks where that is free");
-  plan->add_option("--head-parallel", options->head_parallel,
-                   "auto: groups split heads inside nodes where their ring limits; or by how many "
-                   "at most; default 1, none");
-  plan->add_flag("--json", options->json, "the plan itself, as JSON (\"longspan-plan\")");
-  plan->add_option("--svg", options->svg, "draws the timeline into this file");
-  AddCostOptions(*plan, options->cost);
-  plan->footer(kFooter);
-  plan->callback([selected, options] { *selected = [options] { return Plan(*options); }; });
+  plan.AddOption("--ranks-per-node", options->ranks_per_node,
+                 "keeps rings inside nodes of so many ranks where that is free");
+  plan.AddOption("--head-parallel", options->head_parallel,
+                 "auto: groups split heads inside nodes where their ring limits; or by how many "
+                 "at most; default 1, none");
+  plan.AddFlag("--json", options->json, "the plan itself, as JSON (\"longspan-plan\")");
+  plan.AddOption("--svg", options->svg, "draws the timeline into this file");
+  AddCostOptions(plan, options->cost);
+  plan.Footer(kFooter);
+  plan.OnChosen([selected, options] { *selected = [options] { return Plan(*options); }; });
 }
 
 }  // namespace longspan

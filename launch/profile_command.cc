@@ -9,9 +9,9 @@
 #include <utility>
 #include <vector>
 
-#include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "launch/command_line.h"
 #include "launch/commands.h"
 #include "launch/config.h"
 #include "launch/device_choice.h"
@@ -158,23 +158,24 @@ absl::Status RunAsThreads(const Options& options) {
 
 }  // namespace
 
-void RegisterProfileCommand(CLI::App& root, SelectedCommand* selected, int* argc, char*** argv) {
+void RegisterProfileCommand(const Command& root, SelectedCommand* selected, int* argc,
+                            char*** argv) {
   auto options = std::make_shared<Options>();
-  CLI::App* profile = root.add_subcommand(
+  const Command profile = root.AddCommand(
       "profile", "Measure the cost model of this machine and this MPI job, for planning");
-  profile->add_option("CONFIG", options->config, "configuration file: model, data, capacity")
-      ->required();
-  profile->add_option("--set", options->sets, "section.key=value, over the file; repeatable")
-      ->take_all();
-  profile->add_option("--out", options->out, "cost file to write")->required();
-  profile->add_option("--ranks", options->ranks, "this many ranks, as threads of one process")
-      ->check(CLI::Range(1, 1 << 10));
+  profile.AddOption("CONFIG", options->config, "configuration file: model, data, capacity")
+      .Required();
+  profile.AddOption("--set", options->sets, "section.key=value, over the file; repeatable")
+      .Repeatable();
+  profile.AddOption("--out", options->out, "cost file to write").Required();
+  profile.AddOption("--ranks", options->ranks, "this many ranks, as threads of one process")
+      .InRange(1, 1 << 10);
   profile
-      ->add_option("--seconds", options->seconds,
-                   "about how long to measure (default 90); more gives longer lengths and rounds")
-      ->check(CLI::PositiveNumber);
-  profile->footer(kFooter);
-  profile->callback([selected, options, argc, argv] {
+      .AddOption("--seconds", options->seconds,
+                 "about how long to measure (default 90); more gives longer lengths and rounds")
+      .Positive();
+  profile.Footer(kFooter);
+  profile.OnChosen([selected, options, argc, argv] {
     *selected = [options, argc, argv] {
       return LaunchedUnderMpi() ? RunUnderMpi(*options, argc, argv) : RunAsThreads(*options);
     };

@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "launch/command_line.h"
 #include "launch/commands.h"
 #include "launch/config.h"
 #include "launch/schedule_plot.h"
@@ -202,25 +202,25 @@ absl::Status PrintExplanation(const Options& options) {
 
 }  // namespace
 
-void RegisterScheduleCommand(CLI::App& root, SelectedCommand* selected) {
-  CLI::App* schedule =
-      root.add_subcommand("schedule", "Learning rates: show, refine from norms, explain a run");
-  schedule->require_subcommand(1);
+void RegisterScheduleCommand(const Command& root, SelectedCommand* selected) {
+  const Command schedule =
+      root.AddCommand("schedule", "Learning rates: show, refine from norms, explain a run");
+  schedule.RequireCommand();
   const auto add = [&](const char* name, const char* help, const char* footer,
                        absl::Status (*run)(const Options&)) {
     auto options = std::make_shared<Options>();
-    CLI::App* command = schedule->add_subcommand(name, help);
-    command->add_flag("--json", options->as_json, "as JSON");
-    command->footer(footer);
-    command->callback(
+    const Command command = schedule.AddCommand(name, help);
+    command.AddFlag("--json", options->as_json, "as JSON");
+    command.Footer(footer);
+    command.OnChosen(
         [selected, options, run] { *selected = [options, run] { return run(*options); }; });
     return std::make_pair(command, options);
   };
-  const auto norm_option = [](CLI::App* command, const std::shared_ptr<Options>& options) {
+  const auto norm_option = [](const Command& command, const std::shared_ptr<Options>& options) {
     command
-        ->add_option("--norm", options->norm,
-                     "l1 (Adam) or l2 (SGD); of a run, what fits its optimizer by default")
-        ->check(CLI::IsMember({"l1", "l2"}));
+        .AddOption("--norm", options->norm,
+                   "l1 (Adam) or l2 (SGD); of a run, what fits its optimizer by default")
+        .OneOf({"l1", "l2"});
   };
 
   const auto [show, show_options] =
@@ -229,11 +229,11 @@ void RegisterScheduleCommand(CLI::App& root, SelectedCommand* selected) {
           "  longspan schedule show my.toml\n"
           "  longspan schedule show --set schedule.kind=rex --steps 1000 --svg rex.svg",
           Show);
-  show->add_option("CONFIG", show_options->config, "configuration file; defaults without one");
-  show->add_option("--set", show_options->sets, "section.key=value, over the file; repeatable")
-      ->take_all();
-  show->add_option("--steps", show_options->steps, "over run.steps")->check(CLI::PositiveNumber);
-  show->add_option("--svg", show_options->svg, "draw to this file");
+  show.AddOption("CONFIG", show_options->config, "configuration file; defaults without one");
+  show.AddOption("--set", show_options->sets, "section.key=value, over the file; repeatable")
+      .Repeatable();
+  show.AddOption("--steps", show_options->steps, "over run.steps").Positive();
+  show.AddOption("--svg", show_options->svg, "draw to this file");
 
   const auto [refine, refine_options] =
       add("refine", "Make the schedule that is best for a run's gradient norms",
@@ -241,22 +241,22 @@ void RegisterScheduleCommand(CLI::App& root, SelectedCommand* selected) {
           "  longspan schedule refine runs/first --steps 5000\n"
           "  longspan schedule refine --norms norms.txt --norm l2 --json",
           PrintRefined);
-  refine->add_option("RUN", refine_options->run, "a run's folder");
-  refine->add_option("--norms", refine_options->norms,
-                     "instead of a run: a text file of norms, one a line; nan: missing");
+  refine.AddOption("RUN", refine_options->run, "a run's folder");
+  refine.AddOption("--norms", refine_options->norms,
+                   "instead of a run: a text file of norms, one a line; nan: missing");
   norm_option(refine, refine_options);
-  refine->add_flag("--compat", refine_options->compat,
-                   "the arithmetic of the published scripts (arXiv 2310.07831)");
+  refine.AddFlag("--compat", refine_options->compat,
+                 "the arithmetic of the published scripts (arXiv 2310.07831)");
   refine
-      ->add_option("--steps", refine_options->steps,
-                   "updates of the new run; as many as norms by default")
-      ->check(CLI::PositiveNumber);
-  refine->add_option("--svg", refine_options->svg, "draw to this file");
+      .AddOption("--steps", refine_options->steps,
+                 "updates of the new run; as many as norms by default")
+      .Positive();
+  refine.AddOption("--svg", refine_options->svg, "draw to this file");
 
   const auto [explain, explain_options] =
       add("explain", "Compare shapes by the bound on a run's norms, and advise",
           "Example:\n  longspan schedule explain runs/first", PrintExplanation);
-  explain->add_option("RUN", explain_options->run, "a run's folder")->required();
+  explain.AddOption("RUN", explain_options->run, "a run's folder").Required();
   norm_option(explain, explain_options);
 }
 

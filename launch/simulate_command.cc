@@ -14,11 +14,11 @@
 #include <utility>
 #include <vector>
 
-#include "CLI/CLI.hpp"
 #include "absl/status/statusor.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "launch/command_line.h"
 #include "launch/commands.h"
 #include "launch/cost_options.h"
 #include "launch/figure_17.h"
@@ -423,18 +423,15 @@ absl::Status Simulate(const SimulateArguments& arguments) {
 
 }  // namespace
 
-void RegisterSimulateCommand(CLI::App& root, SelectedCommand* selected) {
-  CLI::App* command = root.add_subcommand(
+void RegisterSimulateCommand(const Command& root, SelectedCommand* selected) {
+  const Command command = root.AddCommand(
       "simulate", "Runs policies on clusters that nobody has: step time, waits, speed-ups");
-  command->footer(kFooter);
+  command.Footer(kFooter);
   const auto arguments = std::make_shared<SimulateArguments>();
-  std::vector<CLI::Option*> sweep;
+  std::vector<CommandOption> sweep;
   const auto list = [&](const char* name, auto& values, const std::string& help, const char* type) {
-    sweep.push_back(command->add_option(name, values, help)
-                        ->delimiter(',')
-                        ->allow_extra_args(false)
-                        ->type_name(type)
-                        ->capture_default_str());
+    sweep.push_back(
+        command.AddOption(name, values, help).CommaSeparated().ValueName(type).ShowDefault());
   };
   const auto text = [](const std::vector<std::string>& names) {
     std::string joined;
@@ -446,40 +443,40 @@ void RegisterSimulateCommand(CLI::App& root, SelectedCommand* selected) {
   list("--policy", arguments->policies, absl::StrCat("Policies: ", text(SimulationPolicies())),
        "LIST");
   list("--ranks", arguments->ranks, "Ranks; with --stages each is a pipeline", "LIST");
-  sweep.back()->check(CLI::Range(1, 1 << 20));
+  sweep.back().InRange(1, 1 << 20);
   list("--context", arguments->contexts,
        "Longer sequences are cut into pieces of so many tokens; 0: as drawn", "LIST");
   const auto one = [&](const char* name, auto& value, const char* help, const char* type) {
-    return command->add_option(name, value, help)->type_name(type)->capture_default_str();
+    return command.AddOption(name, value, help).ValueName(type).ShowDefault();
   };
   sweep.push_back(one("--tokens", arguments->tokens, "Tokens of a batch", "N"));
   sweep.push_back(one("--micro-batch-tokens", arguments->micro_batch_tokens,
                       "Tokens that a rank holds at a time", "N"));
   sweep.push_back(one("--stages", arguments->stages, "Stages of a pipeline, which run 1F1B", "N"));
   sweep.push_back(command
-                      ->add_option("--parameters", arguments->parameters,
-                                   "Parameters of a rank, whose gradients are reduced (without a "
-                                   "choice of costs 3.4e9)")
-                      ->type_name("N")
-                      ->check(CLI::NonNegativeNumber));
+                      .AddOption("--parameters", arguments->parameters,
+                                 "Parameters of a rank, whose gradients are reduced (without a "
+                                 "choice of costs 3.4e9)")
+                      .ValueName("N")
+                      .NonNegative());
   sweep.push_back(one("--link-bytes-per-second", arguments->link_bytes_per_second,
                       "Of a rank, each direction, for gradients and parameters", "X"));
-  AddCostOptions(*command, arguments->cost);
+  AddCostOptions(command, arguments->cost);
   one("--batches", arguments->batches, "Batches of each case; results are means", "N")
-      ->check(CLI::Range(1, 1000000));
+      .InRange(1, 1000000);
   one("--seed", arguments->seed, "Of the first batch; the next ones count up", "N");
   one("--jitter", arguments->jitter,
       "Spread of the speeds of ranks, and of micro-batches: standard deviation of its logarithm",
       "X");
-  command->add_flag(
+  command.AddFlag(
       "--figure-17", arguments->figure_17,
       "ByteScale's Figure 17: five models and clusters, its published numbers beside ours");
-  command->add_flag("--json", arguments->json, "Print the rows as JSON");
-  command->add_option("--svg", arguments->svg, "Also plot speed-up over static by context")
-      ->type_name("FILE");
-  command->callback([arguments, selected, sweep] {
-    for (const CLI::Option* option : sweep) {
-      if (option->count() > 0) arguments->given.push_back(option->get_name());
+  command.AddFlag("--json", arguments->json, "Print the rows as JSON");
+  command.AddOption("--svg", arguments->svg, "Also plot speed-up over static by context")
+      .ValueName("FILE");
+  command.OnChosen([arguments, selected, sweep] {
+    for (const CommandOption& option : sweep) {
+      if (option.given()) arguments->given.push_back(option.name());
     }
     *selected = [arguments] { return Simulate(*arguments); };
   });

@@ -3,7 +3,7 @@
 #include <memory>
 #include <string>
 
-#include "CLI/CLI.hpp"
+#include "launch/command_line.h"
 #include "launch/commands.h"
 #include "runtime/trace/trace_summary.h"
 
@@ -31,17 +31,17 @@ absl::Status PrintSummary(const Options& options) {
 
 }  // namespace
 
-void RegisterTraceCommand(CLI::App& root, SelectedCommand* selected) {
-  CLI::App* trace = root.add_subcommand("trace", "Sums up the timelines of train --trace");
-  trace->require_subcommand(1);
-  trace->footer(kFooter);
-  CLI::App* summary =
-      trace->add_subcommand("summary", "Where the time went: by rank, in all, the worst steps");
-  summary->footer(kFooter);
+void RegisterTraceCommand(const Command& root, SelectedCommand* selected) {
+  const Command trace = root.AddCommand("trace", "Sums up the timelines of train --trace");
+  trace.RequireCommand();
+  trace.Footer(kFooter);
+  const Command summary =
+      trace.AddCommand("summary", "Where the time went: by rank, in all, the worst steps");
+  summary.Footer(kFooter);
   const auto options = std::make_shared<Options>();
-  summary->add_option("FILE", options->file, "a file that train --trace wrote")->required();
-  summary->add_flag("--json", options->json, "Print seconds, bytes and shares as one JSON object");
-  summary->callback(
+  summary.AddOption("FILE", options->file, "a file that train --trace wrote").Required();
+  summary.AddFlag("--json", options->json, "Print seconds, bytes and shares as one JSON object");
+  summary.OnChosen(
       [options, selected] { *selected = [options] { return PrintSummary(*options); }; });
 }
 

@@ -12,11 +12,11 @@
 #include <utility>
 #include <vector>
 
-#include "CLI/CLI.hpp"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "launch/command_line.h"
 #include "launch/commands.h"
 #include "launch/config.h"
 #include "launch/device_choice.h"
@@ -251,43 +251,43 @@ class TrainCommand {
 
 }  // namespace
 
-void RegisterTrainCommand(CLI::App& root, SelectedCommand* selected, int* argc, char*** argv) {
+void RegisterTrainCommand(const Command& root, SelectedCommand* selected, int* argc, char*** argv) {
   auto options = std::make_shared<Options>();
-  CLI::App* train =
-      root.add_subcommand("train", "Train a model; under mpirun or srun, as threads, or alone");
+  const Command train =
+      root.AddCommand("train", "Train a model; under mpirun or srun, as threads, or alone");
   train
-      ->add_option("CONFIG", options->config,
-                   "configuration file (longspan config defaults prints one)")
-      ->required();
-  train->add_option("--set", options->sets, "section.key=value, over the file; repeatable")
-      ->take_all();
-  train->add_option("--schedule", options->schedule,
-                    "the learning-rate schedule, over schedule.kind");
-  train->add_option("--from", options->from,
-                    "with --schedule refined: the folder of an earlier run of this job");
-  train->add_option(
+      .AddOption("CONFIG", options->config,
+                 "configuration file (longspan config defaults prints one)")
+      .Required();
+  train.AddOption("--set", options->sets, "section.key=value, over the file; repeatable")
+      .Repeatable();
+  train.AddOption("--schedule", options->schedule,
+                  "the learning-rate schedule, over schedule.kind");
+  train.AddOption("--from", options->from,
+                  "with --schedule refined: the folder of an earlier run of this job");
+  train.AddOption(
       "--resume", options->resume,
       "\"auto\": continue from the run's newest checkpoint, or start; or a checkpoint's directory");
-  train->add_option("--stop-after", options->stop_after, "stop and commit after this many updates")
-      ->check(CLI::PositiveNumber);
+  train.AddOption("--stop-after", options->stop_after, "stop and commit after this many updates")
+      .Positive();
   train
-      ->add_option("--trace", options->trace.file,
-                   "write a timeline of every rank, for ui.perfetto.dev and longspan trace summary")
-      ->type_name("FILE");
+      .AddOption("--trace", options->trace.file,
+                 "write a timeline of every rank, for ui.perfetto.dev and longspan trace summary")
+      .ValueName("FILE");
   train
-      ->add_option("--trace-steps", options->trace_steps,
-                   absl::StrCat("with --trace: which steps of the run, counted from 1 (by default "
-                                "the first ",
-                                TraceOptions::kDefaultSteps, " of this call)"))
-      ->type_name("FROM:TO")
-      ->needs("--trace");
-  train->add_option("--ranks", options->ranks, "this many ranks, as threads of one process")
-      ->check(CLI::Range(1, 1 << 20));
-  train->add_flag("--dry-run", options->dry_run,
-                  "plan, sizes and traffic of --ranks ranks; nothing is trained");
-  train->add_flag("--json", options->json, "with --dry-run: as JSON");
-  train->footer(kFooter);
-  train->callback([selected, options, argc, argv] {
+      .AddOption("--trace-steps", options->trace_steps,
+                 absl::StrCat("with --trace: which steps of the run, counted from 1 (by default "
+                              "the first ",
+                              TraceOptions::kDefaultSteps, " of this call)"))
+      .ValueName("FROM:TO")
+      .Needs("--trace");
+  train.AddOption("--ranks", options->ranks, "this many ranks, as threads of one process")
+      .InRange(1, 1 << 20);
+  train.AddFlag("--dry-run", options->dry_run,
+                "plan, sizes and traffic of --ranks ranks; nothing is trained");
+  train.AddFlag("--json", options->json, "with --dry-run: as JSON");
+  train.Footer(kFooter);
+  train.OnChosen([selected, options, argc, argv] {
     if (!options->schedule.empty()) options->sets.push_back("schedule.kind=" + options->schedule);
     const absl::Status steps = ParseTraceSteps(options->trace_steps, options->trace);
     if (!steps.ok()) {

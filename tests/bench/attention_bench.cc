@@ -6,7 +6,6 @@
 //   gemm   N COUNT                                          COUNT products of two N x N matrices
 // with the seconds of one forward and of one backward pass, means of COUNT. On a GPU operands are
 // bf16, outputs f32, as in training.
-#include <CLI/CLI.hpp>
 #include <chrono>
 #include <cmath>
 #include <cstdint>
@@ -14,6 +13,7 @@
 #include <functional>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -24,6 +24,7 @@
 #include "absl/strings/str_format.h"
 #include "bench_device.h"
 #include "kernels/attention.h"
+#include "launch/command_line.h"
 
 namespace longspan {
 namespace {
@@ -130,9 +131,9 @@ absl::StatusOr<std::string> Answer(const std::string& line, Device& device, Stre
 
 int Main(int argc, char** argv) {
   std::string device_name = "cpu";
-  CLI::App app("Attention alone; commands come from standard input.");
+  CommandLine app("Attention alone; commands come from standard input.", "attention_bench");
   AddDeviceOption(app, device_name);
-  CLI11_PARSE(app, argc, argv);
+  if (const std::optional<int> ended = app.Parse(argc, argv)) return *ended;
   const auto fail = [](const absl::Status& status) {
     std::fprintf(stderr, "attention_bench: %s\n", std::string(status.message()).c_str());
     return 1;

@@ -11,9 +11,8 @@
 
 namespace longspan {
 
-void AddDeviceOption(CLI::App& app, std::string& name) {
-  app.add_option("--device", name, "cpu, or cuda: the first GPU")
-      ->check(CLI::IsMember({"cpu", "cuda"}));
+void AddDeviceOption(const Command& app, std::string& name) {
+  app.AddOption("--device", name, "cpu, or cuda: the first GPU").OneOf({"cpu", "cuda"});
 }
 
 absl::StatusOr<std::unique_ptr<Device>> OpenBenchDevice(const std::string& name, int threads) {

@@ -3,7 +3,6 @@
 #ifndef LONGSPAN_TESTS_BENCH_BENCH_DEVICE_H_
 #define LONGSPAN_TESTS_BENCH_BENCH_DEVICE_H_
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -12,11 +11,12 @@
 #include "absl/status/statusor.h"
 #include "kernels/device/memory.h"
 #include "kernels/device/stream.h"
+#include "launch/command_line.h"
 
 namespace longspan {
 
 // --device cpu|cuda.
-void AddDeviceOption(CLI::App& app, std::string& name);
+void AddDeviceOption(const Command& app, std::string& name);
 
 // `threads` of the host.
 absl::StatusOr<std::unique_ptr<Device>> OpenBenchDevice(const std::string& name, int threads);

@@ -18,7 +18,6 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -28,6 +27,7 @@
 #include <iostream>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -44,6 +44,7 @@
 #include "checkpoint/storage.h"
 #include "checkpoint/tiers.h"
 #include "kernels/gemm.h"
+#include "launch/command_line.h"
 #include "parallel/transport/rank_threads.h"
 
 namespace longspan {
@@ -496,17 +497,17 @@ class BenchmarkRank {
 int Main(int argc, char** argv) {
   Workload workload;
   double state_mib = 1024, pool_mib = 0;
-  CLI::App app("One workload of the checkpoint benchmark; commands come from standard input.");
-  app.add_option("--ranks", workload.ranks, "Ranks, as threads of this program")
-      ->check(CLI::PositiveNumber);
-  app.add_option("--directory", workload.directory, "Where checkpoints go; exists")->required();
-  app.add_option("--memory-tier", workload.memory_tier, "Host memory that outlives the process");
-  app.add_option("--state-mib", state_mib, "State of a rank")->check(CLI::PositiveNumber);
-  app.add_option("--pool-mib", pool_mib,
-                 "Host memory of a rank's saves; by default the library's choice");
-  app.add_option("--compute", workload.compute_seconds, "Seconds of forward and backward")
-      ->check(CLI::NonNegativeNumber);
-  CLI11_PARSE(app, argc, argv);
+  CommandLine app("One workload of the checkpoint benchmark; commands come from standard input.",
+                  "checkpoint_bench");
+  app.AddOption("--ranks", workload.ranks, "Ranks, as threads of this program").Positive();
+  app.AddOption("--directory", workload.directory, "Where checkpoints go; exists").Required();
+  app.AddOption("--memory-tier", workload.memory_tier, "Host memory that outlives the process");
+  app.AddOption("--state-mib", state_mib, "State of a rank").Positive();
+  app.AddOption("--pool-mib", pool_mib,
+                "Host memory of a rank's saves; by default the library's choice");
+  app.AddOption("--compute", workload.compute_seconds, "Seconds of forward and backward")
+      .NonNegative();
+  if (const std::optional<int> ended = app.Parse(argc, argv)) return *ended;
   workload.state_bytes = static_cast<int64_t>(state_mib * (1 << 20));
   workload.pool_bytes = static_cast<int64_t>(pool_mib * (1 << 20));
 

@@ -15,16 +15,17 @@
 #include <functional>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <random>
 #include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
 
-#include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
 #include "attention_pace.h"
 #include "kernels/attention.h"
+#include "launch/command_line.h"
 #include "parallel/integer_cost.h"
 #include "parallel/ring_attention.h"
 #include "parallel/transport/mpi_transport.h"
@@ -548,23 +549,24 @@ absl::Status Bench::Run() {
 }
 
 int Main(int argc, char** argv) {
-  CLI::App app(
+  CommandLine app(
       "One layer's ring attention with and without its messages, under mpirun.\n"
-      "Example: bash tests/bench/overlap.sh, which starts this on networks of its own");
+      "Example: bash tests/bench/overlap.sh, which starts this on networks of its own",
+      "overlap_bench");
   Options options;
-  app.add_option("--megabits", options.megabits, "what the network's links are limited to")
-      ->capture_default_str();
-  app.add_option("--hop-seconds", options.hop_seconds,
-                 "where attention sleeps: what a block takes to a neighbour at the threshold")
-      ->capture_default_str();
-  app.add_option("--factors", options.factors, "tokens a rank, over the threshold")
-      ->capture_default_str()
-      ->delimiter(',');
-  app.add_option("--repetitions", options.repetitions, "of each length")->capture_default_str();
-  app.add_flag("--check", options.check,
-               "with attention that sleeps: fails unless messages travel beside it");
-  app.add_flag("--bf16", options.bf16, "keys and values travel as bf16");
-  CLI11_PARSE(app, argc, argv);
+  app.AddOption("--megabits", options.megabits, "what the network's links are limited to")
+      .ShowDefault();
+  app.AddOption("--hop-seconds", options.hop_seconds,
+                "where attention sleeps: what a block takes to a neighbour at the threshold")
+      .ShowDefault();
+  app.AddOption("--factors", options.factors, "tokens a rank, over the threshold")
+      .ShowDefault()
+      .CommaSeparated();
+  app.AddOption("--repetitions", options.repetitions, "of each length").ShowDefault();
+  app.AddFlag("--check", options.check,
+              "with attention that sleeps: fails unless messages travel beside it");
+  app.AddFlag("--bf16", options.bf16, "keys and values travel as bf16");
+  if (const std::optional<int> ended = app.Parse(argc, argv)) return *ended;
   absl::StatusOr<std::unique_ptr<Transport>> transport = OpenMpiTransport(&argc, &argv);
   if (!transport.ok()) {
     std::fprintf(stderr, "%s\n", transport.status().ToString().c_str());

@@ -6,10 +6,11 @@
 #include <chrono>
 #include <cstdio>
 #include <iostream>
+#include <optional>
 #include <string>
 #include <vector>
 
-#include "CLI/CLI.hpp"
+#include "launch/command_line.h"
 #include "parallel/certificate.h"
 #include "parallel/length_mix.h"
 #include "parallel/planner.h"
@@ -86,21 +87,21 @@ int Run(const Row& row, uint64_t seed, bool json) {
 }
 
 int Main(int argc, char** argv) {
-  CLI::App app{"Gap, time and memory of planning.", "plan_bench"};
-  app.footer(
+  CommandLine app("Gap, time and memory of planning.", "plan_bench");
+  app.Footer(
       "Example:\n  plan_bench                 all mixes and policies\n"
       "  plan_bench --ranks 12288 --mix byted --policy skyline --rounds 15");
   std::string only_mix, only_policy;
   int only_ranks = 0, rounds = 7;
   uint64_t seed = 1;
   bool json = false;
-  app.add_option("--mix", only_mix, "only this mix");
-  app.add_option("--policy", only_policy, "only this policy: skyline, bytescale, naive or static");
-  app.add_option("--ranks", only_ranks, "only this many ranks");
-  app.add_option("--rounds", rounds, "plans made of each row; the time is their median");
-  app.add_option("--seed", seed, "of the lengths");
-  app.add_flag("--json", json, "one object a line");
-  CLI11_PARSE(app, argc, argv);
+  app.AddOption("--mix", only_mix, "only this mix");
+  app.AddOption("--policy", only_policy, "only this policy: skyline, bytescale, naive or static");
+  app.AddOption("--ranks", only_ranks, "only this many ranks");
+  app.AddOption("--rounds", rounds, "plans made of each row; the time is their median");
+  app.AddOption("--seed", seed, "of the lengths");
+  app.AddFlag("--json", json, "one object a line");
+  if (const std::optional<int> ended = app.Parse(argc, argv)) return *ended;
   if (!json) {
     std::printf("%-10s %-10s %6s %7s %7s %8s %7s %9s  %-8s %12s %11s\n", "mix", "policy", "ranks",
                 "C", "tokens", "seqs", "groups", "gap", "binds", "median plan", "peak");

@@ -13,10 +13,10 @@
 #include <string>
 #include <vector>
 
-#include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
 #include "gathered_attention.h"
 #include "kernels/attention.h"
+#include "launch/command_line.h"
 #include "parallel/length_mix.h"
 #include "parallel/planner.h"
 #include "parallel/ring_traffic.h"
@@ -319,17 +319,16 @@ int Run(int64_t tokens, int64_t longest, int64_t capacity, int rounds) {
 }  // namespace longspan
 
 int main(int argc, char** argv) {
-  CLI::App app(
+  longspan::CommandLine app(
       "Ring attention beside other ways to share documents: bytes and seconds.\n"
-      "Example: ring_bench --tokens 65536 --rounds 9");
+      "Example: ring_bench --tokens 65536 --rounds 9",
+      "ring_bench");
   int64_t tokens = 65536, longest = 16384, capacity = 8192;
   int rounds = 9;
-  app.add_option("--tokens", tokens, "of the batch")->capture_default_str();
-  app.add_option("--longest", longest, "longest document; longer ones are cut")
-      ->capture_default_str();
-  app.add_option("--micro-batch-tokens", capacity, "capacity of a rank; even")
-      ->capture_default_str();
-  app.add_option("--rounds", rounds, "measured rounds; 0: bytes alone")->capture_default_str();
-  CLI11_PARSE(app, argc, argv);
+  app.AddOption("--tokens", tokens, "of the batch").ShowDefault();
+  app.AddOption("--longest", longest, "longest document; longer ones are cut").ShowDefault();
+  app.AddOption("--micro-batch-tokens", capacity, "capacity of a rank; even").ShowDefault();
+  app.AddOption("--rounds", rounds, "measured rounds; 0: bytes alone").ShowDefault();
+  if (const std::optional<int> ended = app.Parse(argc, argv)) return *ended;
   return longspan::Run(tokens, longest, capacity, rounds);
 }

@@ -8,7 +8,6 @@
 //   shape           the model, as pytorch_train.py takes it
 //   device          what it runs on
 // End of input ends the program. Ranks are threads of this program.
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -29,6 +28,7 @@
 #include "bench_device.h"
 #include "kernels/device/mirrored_buffer.h"
 #include "kernels/elementwise.h"
+#include "launch/command_line.h"
 #include "operator_sampler.h"
 #include "optim/gradient_norms.h"
 #include "parallel/plan.h"
@@ -315,20 +315,19 @@ class BenchmarkRank {
 int Main(int argc, char** argv) {
   Workload workload;
   std::string model = kBenchmarkModel, device_name = "cpu";
-  CLI::App app("One workload of the training benchmark; commands come from standard input.");
-  app.add_option("--ranks", workload.ranks, "Ranks, as threads of this program")
-      ->check(CLI::PositiveNumber);
-  app.add_option("--threads", workload.threads, "Threads of a rank; by default cores / ranks")
-      ->check(CLI::PositiveNumber);
+  CommandLine app("One workload of the training benchmark; commands come from standard input.",
+                  "train_bench");
+  app.AddOption("--ranks", workload.ranks, "Ranks, as threads of this program").Positive();
+  app.AddOption("--threads", workload.threads, "Threads of a rank; by default cores / ranks")
+      .Positive();
   AddDeviceOption(app, device_name);
-  app.add_option("--model", model,
-                 absl::StrCat("'", kBenchmarkModel,
-                              "', or a shape: ", absl::StrJoin(KnownModelNames(), ", ")));
-  app.add_option("--length", workload.length, "Tokens of each document")
-      ->check(CLI::PositiveNumber);
-  app.add_option("--tokens", workload.tokens, "Tokens of a step, a multiple of the length")
-      ->check(CLI::PositiveNumber);
-  CLI11_PARSE(app, argc, argv);
+  app.AddOption("--model", model,
+                absl::StrCat("'", kBenchmarkModel,
+                             "', or a shape: ", absl::StrJoin(KnownModelNames(), ", ")));
+  app.AddOption("--length", workload.length, "Tokens of each document").Positive();
+  app.AddOption("--tokens", workload.tokens, "Tokens of a step, a multiple of the length")
+      .Positive();
+  if (const std::optional<int> ended = app.Parse(argc, argv)) return *ended;
   if (workload.tokens % workload.length != 0) {
     std::fprintf(stderr, "train_bench: --tokens is not a multiple of --length\n");
     return 2;
