@@ -30,7 +30,7 @@ std::string PieceMessage(const PieceHead& head, const char* data, int64_t bytes)
 }
 
 std::string PiecesTag(const SavedStep& step) { return absl::StrCat(step.tag, "copy"); }
-std::string AnswersTag(const SavedStep& step) { return absl::StrCat(step.tag, "copied"); }
+std::string CopiedTag(const SavedStep& step) { return absl::StrCat(step.tag, "copied"); }
 
 std::vector<int> SourcesOf(const std::vector<int>& partners, int rank) {
   std::vector<int> sources;
@@ -78,7 +78,7 @@ void PartnerCopies::Expect(const SavedStep& step, const absl::Status& mine) {
 
 absl::Status PartnerCopies::AwaitAnswer(const SavedStep& step) {
   absl::StatusOr<std::string> answer =
-      AwaitTagged(transport_, partner_, AnswersTag(step), timeout_, stop_);
+      AwaitTagged(transport_, partner_, CopiedTag(step), timeout_, stop_);
   if (!answer.ok()) return answer.status();
   ++answered_;
   if (answer->empty()) return absl::OkStatus();
@@ -119,7 +119,7 @@ absl::Status PartnerCopies::Keep(const SavedStep& step, const absl::Status& mine
       status.Update(Take(step, source));
     } else {
       transport_
-          .SendTagged(source, AnswersTag(step), absl::StrCat("cannot keep it: ", mine.message()))
+          .SendTagged(source, CopiedTag(step), absl::StrCat("cannot keep it: ", mine.message()))
           .IgnoreError();
     }
   }
@@ -130,7 +130,7 @@ absl::Status PartnerCopies::Take(const SavedStep& step, int source) {
   bool told = false;  // the source knows, or is the one that says so
   absl::Status status = TakePieces(step, source, told);
   if (!status.ok() && !told) {
-    transport_.SendTagged(source, AnswersTag(step), std::string(status.message())).IgnoreError();
+    transport_.SendTagged(source, CopiedTag(step), std::string(status.message())).IgnoreError();
   }
   return status;
 }
@@ -166,7 +166,7 @@ absl::Status PartnerCopies::TakePieces(const SavedStep& step, int source, bool& 
       file.reset();
       if (absl::Status status = files_.SyncDirectory(step.directory); !status.ok()) return status;
     }
-    if (absl::Status status = transport_.SendTagged(source, AnswersTag(step), ""); !status.ok())
+    if (absl::Status status = transport_.SendTagged(source, CopiedTag(step), ""); !status.ok())
       return status;
     if (last) return absl::OkStatus();
   }

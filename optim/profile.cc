@@ -36,7 +36,7 @@ double Step(const Point& point, const Parameters& parameters) {
   return factor;
 }
 
-absl::Status OutOfRange(const char* key, double value, const char* rule) {
+absl::Status BadParameter(const char* key, double value, const char* rule) {
   return absl::InvalidArgumentError(
       absl::StrCat("schedule.", key, " is ", value, "; it must be ", rule));
 }
@@ -45,9 +45,9 @@ absl::Status OutOfRange(const char* key, double value, const char* rule) {
 
 // Conditions are written so that NaN fails them.
 absl::Status Check(const ProfileParameters& p) {
-  if (!(p.rex_b >= 0 && p.rex_b < 1)) return OutOfRange("rex_b", p.rex_b, "in [0, 1)");
+  if (!(p.rex_b >= 0 && p.rex_b < 1)) return BadParameter("rex_b", p.rex_b, "in [0, 1)");
   if (!(p.cooldown > 0 && p.cooldown <= 1)) {
-    return OutOfRange("cooldown", p.cooldown, "a share of the steps, above 0 and at most 1");
+    return BadParameter("cooldown", p.cooldown, "a share of the steps, above 0 and at most 1");
   }
   if (p.cooldown_shape != "linear" && p.cooldown_shape != "sqrt") {
     return absl::InvalidArgumentError(absl::StrCat("schedule.cooldown_shape is \"",
@@ -55,20 +55,21 @@ absl::Status Check(const ProfileParameters& p) {
                                                    "\"; it must be \"linear\" or \"sqrt\""));
   }
   if (!(p.power > 0 && std::isfinite(p.power))) {
-    return OutOfRange("power", p.power, "positive and finite");
+    return BadParameter("power", p.power, "positive and finite");
   }
   if (!(p.decay >= 0 && std::isfinite(p.decay))) {
-    return OutOfRange("decay", p.decay, "finite and not negative");
+    return BadParameter("decay", p.decay, "finite and not negative");
   }
   double last = 0;
   for (const double share : p.milestones) {
     if (!(share > last && share < 1)) {
-      return OutOfRange("milestones", share, "a share of the steps below 1, above the one before");
+      return BadParameter("milestones", share,
+                          "a share of the steps below 1, above the one before");
     }
     last = share;
   }
   if (!(p.milestone_factor > 0 && std::isfinite(p.milestone_factor))) {
-    return OutOfRange("milestone_factor", p.milestone_factor, "positive and finite");
+    return BadParameter("milestone_factor", p.milestone_factor, "positive and finite");
   }
   return absl::OkStatus();
 }

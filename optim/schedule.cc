@@ -16,14 +16,14 @@ constexpr char kRefined[] = "refined";
 constexpr char kTable[] = "table";
 
 // The shortest text that reads back to the same bits.
-std::string Text(double value) {
+std::string Shortest(double value) {
   char text[32];
   return std::string(text, std::to_chars(text, std::end(text), value).ptr);
 }
 
 absl::Status OutOfRange(const char* key, double value, const char* rule) {
   return absl::InvalidArgumentError(
-      absl::StrCat("schedule.", key, " is ", Text(value), "; it must be ", rule));
+      absl::StrCat("schedule.", key, " is ", Shortest(value), "; it must be ", rule));
 }
 
 // Conditions are written so that NaN fails them.
@@ -43,7 +43,7 @@ absl::Status CheckValues(const ScheduleConfig& config, bool list) {
     const double value = config.values[i];
     if (!(value >= 0 && value <= most && std::isfinite(value))) {
       return absl::InvalidArgumentError(
-          absl::StrCat("schedule: value ", i + 1, " of ", config.kind, " is ", Text(value),
+          absl::StrCat("schedule: value ", i + 1, " of ", config.kind, " is ", Shortest(value),
                        config.kind == kRefined ? "; factors lie in [0, 1]"
                                                : "; rates are finite and not negative"));
     }

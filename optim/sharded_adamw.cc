@@ -11,7 +11,7 @@
 namespace longspan {
 namespace {
 
-absl::Status OutOfRange(const char* key, double value, const char* rule) {
+absl::Status BadSetting(const char* key, double value, const char* rule) {
   return absl::InvalidArgumentError(
       absl::StrCat("optimizer.", key, " is ", value, "; it must be ", rule));
 }
@@ -19,16 +19,16 @@ absl::Status OutOfRange(const char* key, double value, const char* rule) {
 // Conditions are written so that NaN fails them.
 absl::Status CheckConfig(const AdamWConfig& config) {
   if (!(config.beta1 >= 0 && config.beta1 < 1)) {
-    return OutOfRange("betas[0]", config.beta1, "in [0, 1)");
+    return BadSetting("betas[0]", config.beta1, "in [0, 1)");
   }
   if (!(config.beta2 >= 0 && config.beta2 < 1)) {
-    return OutOfRange("betas[1]", config.beta2, "in [0, 1)");
+    return BadSetting("betas[1]", config.beta2, "in [0, 1)");
   }
   if (!(config.eps > 0 && std::isfinite(config.eps))) {
-    return OutOfRange("eps", config.eps, "positive and finite");
+    return BadSetting("eps", config.eps, "positive and finite");
   }
   if (!(config.weight_decay >= 0 && std::isfinite(config.weight_decay))) {
-    return OutOfRange("weight_decay", config.weight_decay, "finite and not negative");
+    return BadSetting("weight_decay", config.weight_decay, "finite and not negative");
   }
   return absl::OkStatus();
 }

@@ -12,7 +12,7 @@
 
 namespace longspan {
 namespace {
-constexpr int kTag = 0;
+constexpr int kMessageTag = 0;
 }  // namespace
 
 MpiTagged::~MpiTagged() {
@@ -44,7 +44,7 @@ absl::Status MpiTagged::Fetch() {
     MPI_Message message = MPI_MESSAGE_NULL;
     MPI_Status status;
     LONGSPAN_MPI_RETURN_IF_ERROR(
-        MPI_Improbe(MPI_ANY_SOURCE, kTag, communicator_, &found, &message, &status));
+        MPI_Improbe(MPI_ANY_SOURCE, kMessageTag, communicator_, &found, &message, &status));
     if (!found) return absl::OkStatus();
     int count = 0;
     MPI_Get_count(&status, MPI_BYTE, &count);
@@ -73,7 +73,7 @@ absl::Status MpiTagged::Send(int peer, std::string_view tag, std::string_view by
   }
   Sent& sent = sent_.emplace_back(Sent{std::move(text)});
   const int code = MPI_Isend(sent.text.data(), static_cast<int>(sent.text.size()), MPI_BYTE, peer,
-                             kTag, communicator_, &sent.request);
+                             kMessageTag, communicator_, &sent.request);
   if (code != MPI_SUCCESS) sent_.pop_back();
   return MpiStatus(code, "MPI_Isend", rank_);
 }

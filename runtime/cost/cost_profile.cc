@@ -32,7 +32,7 @@ struct Case {
   int members = 1;
 };
 
-double Median(std::vector<double> values) {
+double MedianSeconds(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   const size_t n = values.size();
   return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
@@ -251,7 +251,7 @@ absl::StatusOr<CostProfile> Profiler::Run() {
     if (last) break;
   }
   std::vector<double> medians;
-  for (std::vector<double>& rounds : seconds) medians.push_back(Median(std::move(rounds)));
+  for (std::vector<double>& rounds : seconds) medians.push_back(MedianSeconds(std::move(rounds)));
   absl::StatusOr<std::vector<std::vector<double>>> all = Gather(medians);
   if (!all.ok()) return all.status();
 

@@ -22,7 +22,7 @@
 namespace longspan {
 namespace {
 
-constexpr int64_t kBufferBytes = 256 * 1024;
+constexpr int64_t kReadBytes = 256 * 1024;
 constexpr int64_t kBinaryProbeBytes = 8 * 1024;
 constexpr int64_t kMaximumLineBytes = int64_t{256} << 20;
 
@@ -105,7 +105,7 @@ class InputWalk {
 class DocumentReader {
  public:
   DocumentReader(const TextOptions& options, DocumentSink* sink)
-      : options_(options), sink_(sink), buffer_(kBufferBytes, '\0') {}
+      : options_(options), sink_(sink), buffer_(kReadBytes, '\0') {}
 
   absl::StatusOr<TextReport> Run() {
     InputWalk walk(
@@ -241,7 +241,7 @@ class DocumentReader {
         if (!status.ok() || full()) return status;
         line.clear();
         // One huge line must not be paid for in memory until the end of the file.
-        if (line.capacity() > static_cast<size_t>(16 * kBufferBytes)) line.shrink_to_fit();
+        if (line.capacity() > static_cast<size_t>(16 * kReadBytes)) line.shrink_to_fit();
       }
     }
   }

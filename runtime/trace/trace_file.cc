@@ -16,7 +16,7 @@
 namespace longspan {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 constexpr int kFirstTransferRow = 1000;  // tids from here on, one for each that overlaps others
 
@@ -25,23 +25,23 @@ absl::Status FileError(const std::string& path, int error) {
       absl::StrCat("cannot write the trace ", path, ": ", std::strerror(error)));
 }
 
-Json Metadata(const char* what, int pid, int tid, Json args) {
-  Json event = {{"ph", "M"}, {"name", what}, {"pid", pid}};
+OrderedJson Metadata(const char* what, int pid, int tid, OrderedJson args) {
+  OrderedJson event = {{"ph", "M"}, {"name", what}, {"pid", pid}};
   if (tid >= 0) event["tid"] = tid;
   event["args"] = std::move(args);
   return event;
 }
 
-Json EventJson(const RankTimeline& timeline, const RankTimeline::Span& span, int tid,
-               int64_t zero_ns) {
-  Json event = {{"ph", "X"},
-                {"name", timeline.names[span.name]},
-                {"cat", Name(static_cast<TraceKind>(span.kind))},
-                {"pid", timeline.rank},
-                {"tid", tid},
-                {"ts", static_cast<double>(span.begin_ns - zero_ns) / 1000},
-                {"dur", static_cast<double>(span.end_ns - span.begin_ns) / 1000}};
-  Json args = Json::object();
+OrderedJson EventJson(const RankTimeline& timeline, const RankTimeline::Span& span, int tid,
+                      int64_t zero_ns) {
+  OrderedJson event = {{"ph", "X"},
+                       {"name", timeline.names[span.name]},
+                       {"cat", Name(static_cast<TraceKind>(span.kind))},
+                       {"pid", timeline.rank},
+                       {"tid", tid},
+                       {"ts", static_cast<double>(span.begin_ns - zero_ns) / 1000},
+                       {"dur", static_cast<double>(span.end_ns - span.begin_ns) / 1000}};
+  OrderedJson args = OrderedJson::object();
   const auto add = [&](const char* name, int64_t value) {
     if (value >= 0) args[name] = value;
   };
@@ -82,10 +82,10 @@ RankTimeline RankTimeline::Of(int rank, TraceRecorder& recorder) {
 }
 
 std::string RankTimeline::Encode() const {
-  const Json head = {{"rank", rank},   {"host", host},       {"rows", rows},
-                     {"names", names}, {"dropped", dropped}, {"spans", spans.size()}};
+  const OrderedJson head = {{"rank", rank},   {"host", host},       {"rows", rows},
+                            {"names", names}, {"dropped", dropped}, {"spans", spans.size()}};
   // A host's name may be no UTF-8.
-  std::string bytes = head.dump(-1, ' ', false, Json::error_handler_t::replace);
+  std::string bytes = head.dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
   bytes.push_back('\n');
   bytes.append(reinterpret_cast<const char*>(spans.data()), spans.size() * sizeof(Span));
   return bytes;
@@ -93,7 +93,8 @@ std::string RankTimeline::Encode() const {
 
 absl::StatusOr<RankTimeline> RankTimeline::Decode(const std::string& bytes) {
   const size_t line = bytes.find('\n');
-  const Json head = Json::parse(bytes.substr(0, line), nullptr, /*allow_exceptions=*/false);
+  const OrderedJson head =
+      OrderedJson::parse(bytes.substr(0, line), nullptr, /*allow_exceptions=*/false);
   RankTimeline timeline;
   if (line == std::string::npos || head.is_discarded() ||
       bytes.size() - line - 1 != head["spans"].get<size_t>() * sizeof(Span)) {
@@ -186,7 +187,7 @@ void TraceFile::Add(RankTimeline timeline, int64_t zero_ns) {
 }
 
 absl::StatusOr<int64_t> TraceFile::Close(int64_t first_step, int64_t last_step) {
-  const Json other = {
+  const OrderedJson other = {
       {"format", "longspan-trace"}, {"version", 1},           {"ranks", ranks_},
       {"first_step", first_step},   {"last_step", last_step}, {"dropped_events", dropped_}};
   first_line_ = true;

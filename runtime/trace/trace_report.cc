@@ -11,7 +11,7 @@
 namespace longspan {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 constexpr int kWorstSteps = 3;
 constexpr size_t kMostRanksShown = 16;
@@ -53,8 +53,8 @@ std::string ReasonOf(const StepSummary& step, const TraceSummary& summary) {
   return absl::StrFormat("%.3f s more %s than the median step", excess, kHeads[most]);
 }
 
-Json PartsJson(const PartSeconds& parts) {
-  Json object = Json::object();
+OrderedJson PartsJson(const PartSeconds& parts) {
+  OrderedJson object = OrderedJson::object();
   for (int part = 0; part < kTraceParts; ++part) {
     object[Name(static_cast<TracePart>(part))] = parts.seconds[part];
   }
@@ -117,7 +117,7 @@ std::string SummaryText(const TraceSummary& summary) {
 }
 
 std::string SummaryJson(const TraceSummary& summary) {
-  Json ranks = Json::array(), steps = Json::array();
+  OrderedJson ranks = OrderedJson::array(), steps = OrderedJson::array();
   for (const RankSummary& rank : summary.ranks) {
     ranks.push_back({{"rank", rank.rank},
                      {"seconds", rank.parts.total()},
@@ -135,22 +135,22 @@ std::string SummaryJson(const TraceSummary& summary) {
     steps.push_back(
         {{"step", step.step}, {"seconds", step.seconds}, {"mean_parts", PartsJson(step.parts)}});
   }
-  Json worst = Json::array();
+  OrderedJson worst = OrderedJson::array();
   for (const int index : summary.worst_steps(kWorstSteps)) {
     worst.push_back(summary.steps[index].step);
   }
   const PartSeconds all = summary.parts();
-  const Json object = {{"seconds", all.total()},
-                       {"parts", PartsJson(all)},
-                       {"sent_bytes", summary.sent_bytes()},
-                       {"hidden_transfer_share", summary.hidden_transfer_share()},
-                       {"busiest_rank", summary.ranks[summary.busiest()].rank},
-                       {"idlest_rank", summary.ranks[summary.idlest()].rank},
-                       {"median_step_seconds", summary.median_step_seconds()},
-                       {"worst_steps", worst},
-                       {"dropped_events", summary.dropped_events},
-                       {"ranks", ranks},
-                       {"steps", steps}};
+  const OrderedJson object = {{"seconds", all.total()},
+                              {"parts", PartsJson(all)},
+                              {"sent_bytes", summary.sent_bytes()},
+                              {"hidden_transfer_share", summary.hidden_transfer_share()},
+                              {"busiest_rank", summary.ranks[summary.busiest()].rank},
+                              {"idlest_rank", summary.ranks[summary.idlest()].rank},
+                              {"median_step_seconds", summary.median_step_seconds()},
+                              {"worst_steps", worst},
+                              {"dropped_events", summary.dropped_events},
+                              {"ranks", ranks},
+                              {"steps", steps}};
   return object.dump() + "\n";
 }
 

@@ -21,10 +21,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double SecondsSince(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
-
 // Between two lines about saves that went well: with a save every step they would fill the screen.
 constexpr double kQuietSeconds = 10;
 
@@ -301,7 +297,7 @@ class Saver : public RunCheckpoints {
     request.content_sums = state_.ContentSums();
     gates_ = lazy_->Snapshot(std::move(request));
     requested_step_ = gated_step_ = run.step;
-    blocked_[run.step] = SecondsSince(begin);
+    blocked_[run.step] = ElapsedSeconds(begin);
   }
 
   // Synchronous. Errors that all ranks have are warned of and counted.
@@ -316,7 +312,7 @@ class Saver : public RunCheckpoints {
     clock_.Begun();
     const absl::Status status = Agree(transport_, report.status());
     requested_step_ = run.step;
-    blocked_[run.step] = SecondsSince(begin);
+    blocked_[run.step] = ElapsedSeconds(begin);
     FinishedSave finished{run.step, status, report.ok() ? *report : SaveReport()};
     Account(finished);
     return status;
@@ -359,7 +355,7 @@ class Saver : public RunCheckpoints {
       log_.Info(absl::StrCat("checkpoint.interval \"auto\": ", choice));
     }
     if (costs_.saves() == 1) log_.Info(absl::StrCat("checkpoints: ", Description()));
-    if (costs_.saves() > 1 && SecondsSince(last_line_) < kQuietSeconds) return;
+    if (costs_.saves() > 1 && ElapsedSeconds(last_line_) < kQuietSeconds) return;
     last_line_ = Clock::now();
     log_.Info(
         absl::StrFormat("checkpoint of step %d: %s a rank, %.3g ms blocked, committed after "

@@ -1,4 +1,5 @@
-// SaveClock: when a save is due, after a number of steps, some time, or as often as pays.
+// SaveClock: when a save is due, after a number of steps, some time, or as often as pays. And how
+// long one took.
 #ifndef LONGSPAN_RUNTIME_TRAIN_SAVE_CLOCK_H_
 #define LONGSPAN_RUNTIME_TRAIN_SAVE_CLOCK_H_
 
@@ -10,6 +11,11 @@
 #include "runtime/train/run_config.h"
 
 namespace longspan {
+
+// Since `begin`.
+inline double ElapsedSeconds(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
 
 // Of one place that is saved to. Not thread-safe.
 class SaveClock {

@@ -11,7 +11,7 @@
 namespace longspan {
 namespace {
 
-double Median(std::vector<double> values) {
+double UpperMedian(std::vector<double> values) {
   std::nth_element(values.begin(), values.begin() + static_cast<int64_t>(values.size() / 2),
                    values.end());
   return values[values.size() / 2];
@@ -48,14 +48,14 @@ std::string SaveCosts::Summary(int64_t skipped, int64_t failed) const {
   };
   const std::vector<double> blocked =
       values([](const CheckpointMetrics& save) { return save.blocked_seconds; });
-  absl::StrAppend(&text, "; training blocked ", Milliseconds(Median(blocked)),
+  absl::StrAppend(&text, "; training blocked ", Milliseconds(UpperMedian(blocked)),
                   " a save at the median, ",
                   Milliseconds(*std::max_element(blocked.begin(), blocked.end())), " at most");
-  absl::StrAppend(
-      &text, "; committed after ",
-      Milliseconds(Median(values([](const CheckpointMetrics& save) { return save.seconds; }))));
+  absl::StrAppend(&text, "; committed after ",
+                  Milliseconds(UpperMedian(
+                      values([](const CheckpointMetrics& save) { return save.seconds; }))));
   if (saves_.back().write_seconds > 0) {
-    absl::StrAppend(&text, "; ", ShortBytes(Median(values([](const CheckpointMetrics& save) {
+    absl::StrAppend(&text, "; ", ShortBytes(UpperMedian(values([](const CheckpointMetrics& save) {
       return static_cast<double>(save.bytes) / save.write_seconds;
     }))),
                     "/s written, sync included");

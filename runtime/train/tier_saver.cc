@@ -15,14 +15,10 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double SecondsSince(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
-
 // Memory takes bytes about as fast as they are copied, so that a pool of a whole save would be
 // another copy of the state for nothing.
 constexpr int64_t kMemoryPool = int64_t{256} << 20;
-constexpr double kQuietSeconds = 10;  // between two warnings
+constexpr double kSecondsBetweenWarnings = 10;
 
 }  // namespace
 
@@ -120,7 +116,7 @@ void TierSaver::SaveIfDue(const RunState& run, Stream& stream, bool due, bool bu
   request.content_sums = state_.ContentSums();
   gates_ = writer_->Snapshot(std::move(request));
   requested_step_ = run.step;
-  blocked_[run.step] = SecondsSince(begin);
+  blocked_[run.step] = ElapsedSeconds(begin);
 }
 
 std::vector<Event> TierSaver::TakeGates() {
@@ -149,7 +145,7 @@ void TierSaver::Account(const FinishedSave& finished) {
   if (!finished.status.ok()) {
     ++failed_;
     clock_.Failed();
-    if (leader() && (failed_ == 1 || SecondsSince(last_warning_) > kQuietSeconds)) {
+    if (leader() && (failed_ == 1 || ElapsedSeconds(last_warning_) > kSecondsBetweenWarnings)) {
       last_warning_ = Clock::now();
       log_.Warn(absl::StrCat("training goes on: ", std::string(finished.status.message())));
     }
