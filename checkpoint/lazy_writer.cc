@@ -66,6 +66,7 @@ struct Flight {
   bool abandoned = false;  // by the writer: copying is of no use
   bool copied = false;     // nothing more will be filled
 
+  RankFileSums sums;         // the copier's, or the writer's where the state is not in host memory
   absl::Status status;       // the writer's, then the committer's
   std::string contribution;  // this rank's part of the manifest
   Clock::time_point begin;
@@ -96,11 +97,6 @@ class LazyWriter : public LazyCheckpointWriter {
       if (RegionBytes(regions_[i]) == 0) continue;
       last_piece_[gate] =
           std::max(last_piece_[gate], LastPiece(layout_, regions_, static_cast<int64_t>(i)));
-    }
-    if (!lazy_.copy) {
-      lazy_.copy = [](void* to, const void* from, int64_t bytes) {
-        std::memcpy(to, from, static_cast<size_t>(bytes));
-      };
     }
     files_.RegisterMemory(pool_->memory(), pool_->bytes());
     copier_ = std::thread([this] { ServeCopies(); });
@@ -244,6 +240,7 @@ class LazyWriter : public LazyCheckpointWriter {
     const double pool_before = pool_->waited_seconds();
     const double processor_before = ThreadSeconds();
     RankFileStream stream(layout_, regions_);
+    flight.sums = stream.EmptySums(!flight.request.content_sums.empty());
     for (int64_t piece = 0; piece < PieceCount(layout_) && complete.ok(); ++piece) {
       char* chunk = pool_->Take();
       {
@@ -253,7 +250,11 @@ class LazyWriter : public LazyCheckpointWriter {
           break;
         }
       }
-      stream.CopyPiece(piece, chunk, lazy_.copy);
+      if (lazy_.copy) {
+        stream.CopyPiece(piece, chunk, lazy_.copy);
+      } else {
+        stream.CopyAndSum(piece, chunk, flight.sums);
+      }
       for (size_t gate = 0; gate < flight.gates.size(); ++gate) {
         if (last_piece_[gate] == piece) OpenGate(flight, gate);
       }
@@ -296,19 +297,18 @@ class LazyWriter : public LazyCheckpointWriter {
     std::unique_ptr<File> file;
     if (status.ok()) {
       absl::StatusOr<std::unique_ptr<File>> created =
-          CreateRankFile(files_, flight.step.directory, transport_.rank());
+          CreateRankFile(files_, flight.step.directory, transport_.rank(), layout_.bytes);
       status = created.status();
       if (created.ok()) file = *std::move(created);
     }
-    if (status.ok()) status = file->Reserve(layout_.bytes);
     const auto begin = Clock::now();
     if (status.ok()) {
-      absl::StatusOr<RankFileSums> sums = WritePieces(flight, *file);
-      status = sums.status();
+      status = WritePieces(flight, *file);
       file.reset();
-      if (sums.ok()) {
-        absl::StatusOr<std::string> contribution = FinishRankFile(
-            files_, flight.step.directory, transport_.rank(), layout_, regions_, *std::move(sums));
+      if (status.ok()) {
+        absl::StatusOr<std::string> contribution =
+            FinishRankFile(files_, flight.step.directory, transport_.rank(), layout_, regions_,
+                           std::move(flight.sums));
         status = contribution.status();
         if (contribution.ok()) flight.contribution = *std::move(contribution);
       }
@@ -340,9 +340,9 @@ class LazyWriter : public LazyCheckpointWriter {
     return protocol_->Begin(step, mine);
   }
 
-  absl::StatusOr<RankFileSums> WritePieces(Flight& flight, File& file) {
+  absl::Status WritePieces(Flight& flight, File& file) {
     RankFileStream stream(layout_, regions_);
-    RankFileWriter writer(layout_, stream, file, *pool_, !flight.request.content_sums.empty());
+    RankFileWriter writer(layout_, file, *pool_);
     absl::Status copy_failure;
     int64_t written = 0;
     while (written < PieceCount(layout_)) {
@@ -360,17 +360,15 @@ class LazyWriter : public LazyCheckpointWriter {
       }
       copy_failure = protocol_->Piece(flight.step, piece.first, piece.second,
                                       PieceBytes(layout_, piece.first), layout_.bytes);
+      if (lazy_.copy) stream.AddSums(piece.first, piece.second, flight.sums);
       writer.Write(piece.first, piece.second);
       ++written;
       if (!copy_failure.ok()) break;
     }
-    absl::StatusOr<RankFileSums> sums = writer.Finish();
+    const absl::Status ended = writer.Finish();
     if (!copy_failure.ok()) return copy_failure;
-    if (!sums.ok()) return sums;
-    if (absl::Status status = CheckContent(*sums, flight.request.content_sums); !status.ok()) {
-      return status;
-    }
-    return sums;
+    if (!ended.ok()) return ended;
+    return CheckContent(flight.sums, flight.request.content_sums);
   }
 
   // What came out is what the owner wrote.
@@ -537,7 +535,8 @@ absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> LazyCheckpointWriter::Open
   const absl::Duration timeout = lazy.timeout;
   return OpenLazyWriter(files, options, std::move(lazy), std::move(regions), memory, transport,
                         *generation, [&](const auto& /*file_bytes*/, const auto& stop) {
-                          return MakeSharedSteps(files, options, transport, timeout, stop);
+                          return MakeSharedSteps(files, options, *generation, transport, timeout,
+                                                 stop);
                         });
 }
 

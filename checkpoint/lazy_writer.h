@@ -5,8 +5,8 @@
 // background, and the next update waits, gate by gate, for what is not yet out. From host memory
 // they go to the disk, ranks vote by tagged messages, and rank 0 commits, all in the background.
 //
-//   Snapshot -> copier: memory -> pool chunk   opens gates
-//            -> writer: step directory, checksums, writes, sync
+//   Snapshot -> copier: memory -> pool chunk, checksums   opens gates
+//            -> writer: step directory, writes, sync
 //            -> committer: votes, manifest, COMMIT; then retention, for which no snapshot waits
 #ifndef LONGSPAN_CHECKPOINT_LAZY_WRITER_H_
 #define LONGSPAN_CHECKPOINT_LAZY_WRITER_H_
@@ -37,7 +37,7 @@ struct LazyOptions {
   int in_flight = 2;
   // How long a vote waits for other ranks before the save fails.
   absl::Duration timeout = absl::Minutes(10);
-  // Brings state to host memory; null: memcpy. Called in the background.
+  // Brings state to host memory; null: it is there. Called in the background.
   std::function<void(void* to, const void* from, int64_t bytes)> copy;
 };
 
