@@ -376,6 +376,9 @@ const std::vector<Key>& Table() {
               "of tensors with two or more dimensions", AtLeast(VALUE(optimizer.weight_decay), 0)),
       MakeKey("optimizer", "clip", FIELD(optimizer.clip), kMayChange, "largest gradient norm; 0: no clipping",
               AtLeast(VALUE(optimizer.clip), 0)),
+      MakeKey("optimizer", "wire", FIELD(optimizer.wire), kMayChange,
+              "gradients between ranks travel as \"f32\" or, in half the bytes and rounded, \"bf16\"",
+              OneOf(VALUE(optimizer.wire), {"f32", "bf16"})),
 
       MakeKey("schedule", "kind", FIELD(schedule.kind), kMayChange,
               absl::StrJoin(Schedule::Kinds(), ", "),

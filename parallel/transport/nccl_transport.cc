@@ -22,8 +22,9 @@ namespace longspan {
 namespace {
 
 ncclDataType_t SummedType(DType dtype) {
-  LONGSPAN_CHECK(dtype == DType::kF32 || dtype == DType::kF64, "reductions are of f32 or f64");
-  return dtype == DType::kF32 ? ncclFloat32 : ncclFloat64;
+  LONGSPAN_CHECK(dtype == DType::kF32 || dtype == DType::kF64 || dtype == DType::kBF16,
+                 "reductions are of f32, f64 or bf16");
+  return dtype == DType::kF32 ? ncclFloat32 : dtype == DType::kF64 ? ncclFloat64 : ncclBfloat16;
 }
 
 cudaStream_t Native(const Stream& stream) { return static_cast<cudaStream_t>(stream.native()); }
@@ -137,15 +138,19 @@ class NcclTransport : public Transport {
   }
 
   void ReduceScatterSum(TensorView input, TensorView output, Stream& stream) override {
+    if (stream.kind() == DeviceKind::kCpu) return host_.ReduceScatterSum(input, output, stream);
     LONGSPAN_CHECK(input.contiguous() && output.contiguous() && input.dtype() == output.dtype() &&
                        input.elements() == output.elements() * size(),
                    "reduce-scatter: input is size() contiguous parts like output");
-    if (stream.kind() == DeviceKind::kCpu) return host_.ReduceScatterSum(input, output, stream);
     if (output.empty()) return;
     Collective("ncclReduceScatter", stream, [&](cudaStream_t native) {
       return nccl_.reduce_scatter(input.raw(), output.raw(), static_cast<size_t>(output.elements()),
                                   SummedType(input.dtype()), ncclSum, communicator_, native);
     });
+  }
+
+  DType Bf16SumType(DeviceKind kind) const override {
+    return kind == DeviceKind::kCpu ? host_.Bf16SumType(kind) : DType::kBF16;
   }
 
   void AllGather(TensorView input, TensorView output, Stream& stream) override {

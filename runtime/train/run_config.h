@@ -79,6 +79,7 @@ struct RunConfig {
     double momentum = 0.9;
     double weight_decay = 0.1;
     double clip = 1.0;
+    std::string wire = "f32";
   } optimizer;
   struct ScheduleKeys {
     std::string kind = "linear";

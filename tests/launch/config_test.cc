@@ -120,6 +120,21 @@ TEST(ConfigTest, HeadsAreSplitByItselfOrByANumber) {
   }
 }
 
+TEST(ConfigTest, GradientsTravelAsF32OrBf16) {
+  EXPECT_EQ(ParseConfig("", "", {})->values.optimizer.wire, "f32");
+  const absl::StatusOr<LoadedConfig> config = ParseConfig("", "", {"optimizer.wire=bf16"});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->values.optimizer.wire, "bf16");
+  for (const ConfigEntry& entry : config->entries) {
+    if (entry.key == "optimizer.wire") {
+      EXPECT_FALSE(entry.fixed) << "a resume may change it";
+    }
+  }
+  const std::string error = ErrorOf("[optimizer]\nwire = \"fp8\"\n");
+  EXPECT_NE(error.find("my.toml:2: optimizer.wire"), std::string::npos) << error;
+  EXPECT_NE(error.find("f32, bf16"), std::string::npos) << error;
+}
+
 TEST(ConfigTest, Parity) {
   const absl::StatusOr<LoadedConfig> config =
       ParseConfig("", "", {"checkpoint.memory_erasure=4+1"});

@@ -5,6 +5,7 @@
 #include <nccl.h>
 
 #include <atomic>
+#include <bit>
 #include <condition_variable>
 #include <cstring>
 #include <deque>
@@ -20,7 +21,11 @@ extern "C" int LongspanStandInEnqueue(cudaStream_t stream, void (*work)(void*), 
 namespace {
 
 size_t SizeOf(ncclDataType_t type) {
-  return type == ncclFloat64 ? 8 : type == ncclFloat32 ? 4 : type == ncclUint8 ? 1 : 0;
+  return type == ncclFloat64    ? 8
+         : type == ncclFloat32  ? 4
+         : type == ncclBfloat16 ? 2
+         : type == ncclUint8    ? 1
+                                : 0;
 }
 
 // A message between two ranks: both sides come to it, the receiver copies.
@@ -153,13 +158,33 @@ void Add(const void* from, std::vector<char>& sum) {
   }
 }
 
+// Every addition rounds, as between the ranks of a ring.
+void AddBf16(const void* from, std::vector<char>& sum) {
+  const auto value = [](uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); };
+  for (size_t i = 0; i < sum.size() / sizeof(uint16_t); ++i) {
+    uint16_t& held = reinterpret_cast<uint16_t*>(sum.data())[i];
+    const auto bits =
+        std::bit_cast<uint32_t>(value(held) + value(static_cast<const uint16_t*>(from)[i]));
+    held = static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+  }
+}
+
 // Sums bytes [begin, begin + bytes) of all inputs; the caller writes it once all have read.
 std::vector<char> SumOf(const World& world, size_t begin, size_t bytes, ncclDataType_t type) {
   std::vector<char> sum(bytes);
   std::memcpy(sum.data(), static_cast<const char*>(world.inputs[0]) + begin, bytes);
   for (int rank = 1; rank < world.ranks; ++rank) {
     const char* const from = static_cast<const char*>(world.inputs[rank]) + begin;
-    type == ncclFloat32 ? Add<float>(from, sum) : Add<double>(from, sum);
+    switch (type) {
+      case ncclFloat32:
+        Add<float>(from, sum);
+        break;
+      case ncclBfloat16:
+        AddBf16(from, sum);
+        break;
+      default:
+        Add<double>(from, sum);
+    }
   }
   return sum;
 }
