@@ -325,6 +325,9 @@ const std::vector<Key>& Table() {
       MakeKey("run", "on_nonfinite", FIELD(run.on_nonfinite), kMayChange,
               "a loss or gradient that is not finite: \"stop\", or \"skip\" the update",
               OneOf(VALUE(run.on_nonfinite), {"stop", "skip"})),
+      MakeKey("run", "nccl_timeout", FIELD(run.nccl_timeout), kMayChange,
+              "seconds for which GPUs wait for another rank in one exchange or sum before the run fails",
+              AtLeast(VALUE(run.nccl_timeout), 1)),
 
       MakeKey("data", "sources", FIELD(data.sources), kMayChange,
               "token data sets: [{ path = \"data/corpus.h5\", weight = 1.0 }]"),

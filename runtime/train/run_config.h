@@ -44,6 +44,7 @@ struct RunConfig {
     int64_t threads = 0;
     bool deterministic = false;
     std::string on_nonfinite = "stop";
+    int64_t nccl_timeout = 1200;  // seconds
   } run;
   struct Data {
     std::vector<DataSource> sources;

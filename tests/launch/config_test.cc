@@ -87,6 +87,7 @@ TEST(ConfigTest, WrongValuesSayWhatIsNeeded) {
             std::string::npos)
       << ErrorOf("[run]\nsteps = \"many\"\n");
   EXPECT_NE(ErrorOf("[run]\nsteps = 0\n").find("at least 1"), std::string::npos);
+  EXPECT_NE(ErrorOf("[run]\nnccl_timeout = 0\n").find("at least 1"), std::string::npos);
   EXPECT_NE(ErrorOf("[batch]\nmicro_batch_tokens = 4097\n").find("even"), std::string::npos);
   EXPECT_NE(ErrorOf("[model]\nfamily = \"bert\"\n").find("llama, gpt2"), std::string::npos);
   EXPECT_NE(ErrorOf("[data]\nsources = [{ file = \"x\" }]\n").find("entries are path and weight"),
