@@ -6,7 +6,6 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/device/cuda_device.h"
 #include "kernels/gpu_libraries.h"
-#include "parallel/transport/nccl_transport.h"
 #include "parallel/transport/staged_transport.h"
 #include "runtime/train/agreement.h"
 
@@ -57,9 +56,10 @@ absl::StatusOr<DeviceChoice> AgreeOnDevice(const std::string& wanted, int thread
 }
 
 absl::StatusOr<std::unique_ptr<Transport>> OpenGpuTransport(Transport& host, Device& device,
+                                                            const NcclOptions& options,
                                                             std::string* why_staged) {
   why_staged->clear();
-  absl::StatusOr<std::unique_ptr<Transport>> nccl = OpenNcclTransport(host, device);
+  absl::StatusOr<std::unique_ptr<Transport>> nccl = OpenNcclTransport(host, device, options);
   if (nccl.ok() || !absl::IsFailedPrecondition(nccl.status())) return nccl;
   *why_staged = std::string(nccl.status().message());
   return MakeStagedTransport(host, device, {.threads = device.threads().threads()});

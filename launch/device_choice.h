@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/device/stream.h"
+#include "parallel/transport/nccl_transport.h"
 #include "parallel/transport/transport.h"
 
 namespace longspan {
@@ -30,8 +31,9 @@ absl::StatusOr<DeviceChoice> AgreeOnDevice(const std::string& wanted, int thread
 
 // Collective. What ranks with a GPU each speak through, over `host`, which knows host memory alone:
 // NCCL, or pinned memory where there is no NCCL or ranks share a GPU; `why_staged` says why then.
-// Both arguments outlive it.
+// `host` and `device` outlive it.
 absl::StatusOr<std::unique_ptr<Transport>> OpenGpuTransport(Transport& host, Device& device,
+                                                            const NcclOptions& options,
                                                             std::string* why_staged);
 
 }  // namespace longspan

@@ -123,7 +123,7 @@ absl::Status RunUnderMpi(const Options& options, int* argc, char*** argv) {
     } else if (status.ok()) {
       std::string why_staged;
       const absl::StatusOr<std::unique_ptr<Transport>> between =
-          OpenGpuTransport(**transport, *choice->device, &why_staged);
+          OpenGpuTransport(**transport, *choice->device, {}, &why_staged);
       status = Agree(**transport, between.status());
       if (status.ok()) status = RunRank(options, *prepared, **between, *choice->device);
     }

@@ -17,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "absl/time/time.h"
 #include "launch/commands.h"
 #include "launch/config.h"
 #include "launch/device_choice.h"
@@ -208,8 +209,9 @@ class TrainCommand {
       return RunRank(prepared, transport, *choice->device);
     }
     std::string why_staged;
-    const absl::StatusOr<std::unique_ptr<Transport>> between =
-        OpenGpuTransport(transport, *choice->device, &why_staged);
+    const absl::StatusOr<std::unique_ptr<Transport>> between = OpenGpuTransport(
+        transport, *choice->device,
+        {.timeout = absl::Seconds(prepared.config.values.run.nccl_timeout)}, &why_staged);
     if (absl::Status status = Agree(transport, between.status()); !status.ok()) return status;
     if (transport.rank() == 0 && transport.size() > 1 && !why_staged.empty()) {
       std::fprintf(stderr, "longspan: messages go through pinned memory: %s\n", why_staged.c_str());

@@ -231,6 +231,9 @@ struct CudaStreamState : Stream::State {
   }
 
   void Fail(const absl::Status& status) override { gate->Fail(status); }
+  std::function<void(const absl::Status&)> Failer() const override {
+    return [gate = gate](const absl::Status& status) { gate->Fail(status); };
+  }
 
   double waited_seconds() const override { return clock->seconds(); }
 

@@ -137,6 +137,7 @@ void Stream::WaitFor(const Event& event) { state_->WaitFor(event); }
 absl::Status Stream::Synchronize() { return state_->Synchronize(); }
 std::string Stream::Current() const { return state_->Current(); }
 void Stream::Fail(const absl::Status& status) { state_->Fail(status); }
+std::function<void(const absl::Status&)> Stream::Failer() const { return state_->Failer(); }
 double Stream::waited_seconds() const { return state_->waited_seconds(); }
 void Stream::BeginSpan(const TraceLabel& label) {
   state_->spans.push_back(state_->spans.empty() ? label : label.Within(state_->spans.back()));

@@ -103,6 +103,9 @@ class Stream {
   std::string Current() const;
   // The stream fails, as if it had waited for an event that failed with `status`.
   void Fail(const absl::Status& status);
+  // GPU streams only: what does the same from where the stream itself is out of reach. Callable
+  // from any thread, at any time; once the stream is gone it does nothing.
+  std::function<void(const absl::Status&)> Failer() const;
   // Seconds that the stream has spent waiting for events so far: what a rank was idle for.
   double waited_seconds() const;
   // The work launched between these is one span of the device's trace: see StreamSpan in trace.h,

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "kernels/device/check.h"
 #include "kernels/device/stream.h"
 #include "kernels/device/trace.h"
 
@@ -31,6 +32,10 @@ struct Stream::State {
   virtual std::string Current() const = 0;
   virtual void Fail(const absl::Status& status) {
     Launch("fail", [status] { return status; });
+  }
+  virtual std::function<void(const absl::Status&)> Failer() const {
+    LONGSPAN_CHECK(false, "only a GPU's stream has a Failer");
+    return nullptr;
   }
   virtual double waited_seconds() const { return 0; }
   // The device's own handle (cudaStream_t), nullptr on the CPU.

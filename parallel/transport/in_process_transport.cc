@@ -48,8 +48,9 @@ std::vector<const void*> Inputs(const std::vector<Arrival>& arrivals, int64_t by
   return inputs;
 }
 
-// output = the sum of `inputs` in rank order. Device memory is added up on the host: with several
-// ranks on one GPU that is for tests, and the bits are those of every other transport.
+// output = the sum of `inputs`, of type `dtype`, in rank order. Device memory is added up on the
+// host: with several ranks on one GPU that is for tests, and the bits are those of every other
+// transport.
 absl::Status Sum(const std::vector<const void*>& inputs, DType dtype, int64_t elements,
                  void* output, Device& device) {
   if (device.kind() == DeviceKind::kCpu) {
@@ -57,6 +58,7 @@ absl::Status Sum(const std::vector<const void*>& inputs, DType dtype, int64_t el
     return absl::OkStatus();
   }
   const int64_t bytes = elements * SizeOf(dtype);
+  const int64_t sum_bytes = dtype == DType::kBF16 ? elements * SizeOf(DType::kF32) : bytes;
   std::vector<std::vector<char>> copies;
   std::vector<const void*> on_host;
   for (const void* input : inputs) {
@@ -65,8 +67,9 @@ absl::Status Sum(const std::vector<const void*>& inputs, DType dtype, int64_t el
     absl::Status status = device.CopyNow(input, copies.back().data(), bytes);
     if (!status.ok()) return status;
   }
-  SumInRankOrder(on_host, dtype, elements, copies[0].data(), device.threads());
-  return device.CopyNow(copies[0].data(), output, bytes);
+  std::vector<char> sum(static_cast<size_t>(sum_bytes));
+  SumInRankOrder(on_host, dtype, elements, sum.data(), device.threads());
+  return device.CopyNow(sum.data(), output, sum_bytes);
 }
 
 // Elements where part `rank` of an all-reduce begins: every rank sums one part. Whole cache lines,
@@ -141,19 +144,23 @@ class InProcessNetwork::Endpoint : public Transport {
   }
 
   void ReduceScatterSum(TensorView input, TensorView output, Stream& stream) override {
-    LONGSPAN_CHECK(input.contiguous() && output.contiguous() && input.dtype() == output.dtype() &&
+    LONGSPAN_CHECK(input.contiguous() && output.contiguous() && output.dtype() == DType::kF32 &&
+                       (input.dtype() == DType::kF32 || input.dtype() == DType::kBF16) &&
                        input.elements() == output.elements() * size(),
                    "reduce-scatter: input is size() contiguous parts like output");
-    if (AloneOnGpu(stream)) return CopyAlone(input, output, stream);
-    LaunchCollective(
-        "reduce-scatter",
-        absl::StrCat("reduce-scatter of ", input.elements(), " ", Name(input.dtype())), input,
-        stream,
-        [this, output](const Arrivals& arrivals, const MeetAgain& meet_again, Device& device) {
-          const absl::Status status = Sum(Inputs(*arrivals, rank_ * output.bytes()), output.dtype(),
-                                          output.elements(), output.raw(), device);
-          return status.ok() ? meet_again() : status;
-        });
+    if (AloneOnGpu(stream) && input.dtype() == output.dtype()) {
+      return CopyAlone(input, output, stream);
+    }
+    LaunchCollective("reduce-scatter",
+                     absl::StrCat("reduce-scatter of ", input.elements(), " ", Name(input.dtype())),
+                     input, stream,
+                     [this, output, dtype = input.dtype()](
+                         const Arrivals& arrivals, const MeetAgain& meet_again, Device& device) {
+                       const int64_t begin = rank_ * output.elements() * SizeOf(dtype);
+                       const absl::Status status = Sum(Inputs(*arrivals, begin), dtype,
+                                                       output.elements(), output.raw(), device);
+                       return status.ok() ? meet_again() : status;
+                     });
   }
 
   void AllGather(TensorView input, TensorView output, Stream& stream) override {

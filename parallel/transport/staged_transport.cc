@@ -164,15 +164,20 @@ class StagedTransport : public Transport {
 
   void ReduceScatterSum(TensorView input, TensorView output, Stream& stream) override {
     if (stream.kind() == DeviceKind::kCpu) return host_.ReduceScatterSum(input, output, stream);
-    Collective(input.bytes(), stream, [&](Lane& lane, char* pinned) {
-      const TensorView on_host(pinned, input.dtype(), {input.elements()});
-      const TensorView part = PartOf(on_host, output.elements());
-      lane.out.CopyBytes(input.raw(), pinned, input.bytes());
-      lane.posts.WaitFor(lane.out.Record());
-      host_.ReduceScatterSum(on_host, part, lane.posts);
-      lane.in.WaitFor(lane.posts.Record());
-      lane.in.CopyBytes(part.raw(), output.raw(), output.bytes());
-    });
+    const bool in_place = input.dtype() == output.dtype();
+    const int64_t apart = Padded(input.bytes());
+    Collective(in_place ? input.bytes() : apart + output.bytes(), stream,
+               [&](Lane& lane, char* pinned) {
+                 const TensorView on_host(pinned, input.dtype(), {input.elements()});
+                 const TensorView part =
+                     in_place ? PartOf(on_host, output.elements())
+                              : TensorView(pinned + apart, output.dtype(), {output.elements()});
+                 lane.out.CopyBytes(input.raw(), pinned, input.bytes());
+                 lane.posts.WaitFor(lane.out.Record());
+                 host_.ReduceScatterSum(on_host, part, lane.posts);
+                 lane.in.WaitFor(lane.posts.Record());
+                 lane.in.CopyBytes(part.raw(), output.raw(), output.bytes());
+               });
   }
 
   void AllGather(TensorView input, TensorView output, Stream& stream) override {

@@ -37,6 +37,9 @@ absl::StatusOr<Estimate> Sample(const RunConfig& config, const Dataset& dataset,
   e.parameters = layout.tensor_elements();
   e.buckets = static_cast<int64_t>(layout.buckets().size());
   e.parameter_bytes = 2 * 4 * layout.arena_elements();
+  const DType gradient_wire = GradientWireOf(config);
+  if (gradient_wire == DType::kBF16 && ranks > 1)
+    e.parameter_bytes += SizeOf(gradient_wire) * layout.largest_bucket();
   const int64_t moments = config.optimizer.kind == "sgd" ? 1 : 2;
   e.optimizer_bytes = moments * 4 * layout.shard_elements();
   const int64_t scratch = 4 * config.batch.micro_batch_tokens *
@@ -45,7 +48,8 @@ absl::StatusOr<Estimate> Sample(const RunConfig& config, const Dataset& dataset,
                           4 * CrossEntropyChunkRows(model.vocab) * model.vocab;
   e.activation_bytes = config.batch.micro_batch_tokens * model.ActivationBytesPerToken() + scratch;
   e.checkpoint_bytes = (1 + moments) * 4 * layout.tensor_elements() / ranks;
-  e.gradient_bytes = 2 * 4 * layout.arena_elements() * (ranks - 1) / ranks;
+  e.gradient_bytes =
+      (SizeOf(gradient_wire) + SizeOf(DType::kF32)) * layout.arena_elements() * (ranks - 1) / ranks;
 
   absl::StatusOr<std::unique_ptr<Planner>> planner = CreatePlanner(config.planner.policy);
   if (!planner.ok()) return planner.status();

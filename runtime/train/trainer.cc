@@ -211,8 +211,8 @@ absl::Status Trainer::SetUp() {
     return status;
 
   const auto allocate = [&]() -> absl::Status {
-    absl::StatusOr<std::unique_ptr<TrainingState>> state =
-        TrainingState::Create(run_.model, OptimizerOf(config_), transport_, device_);
+    absl::StatusOr<std::unique_ptr<TrainingState>> state = TrainingState::Create(
+        run_.model, OptimizerOf(config_), transport_, device_, GradientWireOf(config_));
     if (!state.ok()) return state.status();
     state_ = *std::move(state);
     const int64_t rows = config_.batch.micro_batch_tokens;

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
+#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -131,6 +133,23 @@ TEST_F(CudaStreamTest, ReportsTheFailureOfAnEventItWaitedFor) {
   promise.Complete(absl::UnavailableError("the peer is gone"));
   EXPECT_TRUE(absl::IsUnavailable(end.WaitFor(absl::Seconds(20))));
   EXPECT_TRUE(absl::IsUnavailable(stream.Synchronize()));
+}
+
+TEST_F(CudaStreamTest, FailsByAHandleThatOutlivesIt) {
+  std::function<void(const absl::Status&)> fail;
+  {
+    EventPromise promise;
+    Stream stream = device_->CreateStream("test");
+    fail = stream.Failer();
+    stream.WaitFor(promise.event());
+    const Event end = stream.Record();
+    Stream moved = std::move(stream);
+    fail(absl::UnavailableError("the peer is gone"));
+    promise.Complete();
+    EXPECT_TRUE(absl::IsUnavailable(end.WaitFor(absl::Seconds(20))));
+    EXPECT_TRUE(absl::IsUnavailable(moved.Synchronize()));
+  }
+  fail(absl::UnavailableError("nobody listens"));
 }
 
 }  // namespace

@@ -151,6 +151,29 @@ TEST_F(GpuTrainTest, TheStagedTransportGivesTheSameBits) {
   EXPECT_EQ(StateHash("staged"), StateHash("in-process"));
 }
 
+// Gradients as bf16 on the way between ranks, which add them up in f32: the bits do not depend on
+// how they travel.
+TEST_F(GpuTrainTest, Bf16GradientsAgreeWithTheCpu) {
+  config_.run.deterministic = true;
+  config_.run.steps = 2;
+  config_.batch.micro_batch_tokens = 128;
+  ExpectOk(3, "cpu");
+  OnGpu();
+  ExpectOk(3, "f32");
+  config_.optimizer.wire = "bf16";
+  ExpectOk(3, "in-process");
+  ExpectNear(Losses("in-process"), Losses("cpu"), 5e-3, "in-process");
+  ExpectNear(Losses("in-process", "gradient_norm"), Losses("cpu", "gradient_norm"), 5e-2,
+             "in-process");
+  EXPECT_NE(StateHash("in-process"), StateHash("f32"));
+  wrap_ = [](Transport& transport, Device& device) {
+    return MakeStagedTransport(transport, device, {.piece_bytes = 4096});
+  };
+  ExpectOk(3, "staged");
+  EXPECT_EQ(Losses("staged"), Losses("in-process"));
+  EXPECT_EQ(StateHash("staged"), StateHash("in-process"));
+}
+
 // A GPU for each rank.
 TEST_F(GpuTrainTest, NcclAgreesWithTheCpu) {
   if (const auto version = NcclVersion(); !version.ok()) GTEST_SKIP() << version.status();
@@ -164,6 +187,10 @@ TEST_F(GpuTrainTest, NcclAgreesWithTheCpu) {
   };
   ExpectOk(2, "nccl");
   ExpectNear(Losses("nccl"), Losses("cpu"), 5e-3, "nccl");
+  config_.optimizer.wire = "bf16";
+  ExpectOk(2, "nccl-bf16");
+  ExpectNear(Losses("nccl-bf16"), Losses("cpu"), 5e-3, "nccl, bf16 gradients");
+  EXPECT_NE(Losses("nccl-bf16"), Losses("nccl"));
 }
 
 }  // namespace

@@ -87,6 +87,7 @@ TEST(ConfigTest, WrongValuesSayWhatIsNeeded) {
             std::string::npos)
       << ErrorOf("[run]\nsteps = \"many\"\n");
   EXPECT_NE(ErrorOf("[run]\nsteps = 0\n").find("at least 1"), std::string::npos);
+  EXPECT_NE(ErrorOf("[run]\nnccl_timeout = 0\n").find("at least 1"), std::string::npos);
   EXPECT_NE(ErrorOf("[batch]\nmicro_batch_tokens = 4097\n").find("even"), std::string::npos);
   EXPECT_NE(ErrorOf("[model]\nfamily = \"bert\"\n").find("llama, gpt2"), std::string::npos);
   EXPECT_NE(ErrorOf("[data]\nsources = [{ file = \"x\" }]\n").find("entries are path and weight"),
@@ -118,6 +119,21 @@ TEST(ConfigTest, HeadsAreSplitByItselfOrByANumber) {
     EXPECT_NE(error.find("my.toml:2: attention.head_parallel = "), std::string::npos) << error;
     EXPECT_NE(error.find("needs \"auto\", or the most ranks"), std::string::npos) << error;
   }
+}
+
+TEST(ConfigTest, GradientsTravelAsF32OrBf16) {
+  EXPECT_EQ(ParseConfig("", "", {})->values.optimizer.wire, "f32");
+  const absl::StatusOr<LoadedConfig> config = ParseConfig("", "", {"optimizer.wire=bf16"});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->values.optimizer.wire, "bf16");
+  for (const ConfigEntry& entry : config->entries) {
+    if (entry.key == "optimizer.wire") {
+      EXPECT_FALSE(entry.fixed) << "a resume may change it";
+    }
+  }
+  const std::string error = ErrorOf("[optimizer]\nwire = \"fp8\"\n");
+  EXPECT_NE(error.find("my.toml:2: optimizer.wire"), std::string::npos) << error;
+  EXPECT_NE(error.find("f32, bf16"), std::string::npos) << error;
 }
 
 TEST(ConfigTest, Parity) {

@@ -79,6 +79,15 @@ case $mode in
     # The same job as threads of one process.
     timeout 100 "$longspan" train run.toml --ranks 3 --set run.name=threads --set batch.micro_batch_tokens=700 2>err.txt || fail threads
     [[ "$(losses threads)" == "$(losses r3)" ]] || fail "threads and processes differ"
+    # Gradients that travel as bf16: near, and alike on threads and processes.
+    mpi 3 --set run.name=r3-bf16 --set batch.micro_batch_tokens=700 --set optimizer.wire=bf16 2>err.txt || fail "bf16 gradients"
+    paste -d ' ' <(losses r3) <(losses r3-bf16) | awk '
+      { d = $2 - $4; if (d < 0) d = -d; if (NF != 4 || d > 5e-3 * $2) { print "step " $1 ": " $2 " and " $4; bad = 1 } }
+      END { exit bad || NR != 30 }' || fail "losses with bf16 gradients"
+    [[ "$(losses r3-bf16)" != "$(losses r3)" ]] || fail "optimizer.wire = bf16 changes nothing"
+    timeout 100 "$longspan" train run.toml --ranks 3 --set run.name=threads-bf16 --set batch.micro_batch_tokens=700 \
+      --set optimizer.wire=bf16 2>err.txt || fail "threads, bf16 gradients"
+    [[ "$(losses threads-bf16)" == "$(losses r3-bf16)" ]] || fail "threads and processes differ with bf16 gradients"
     # State of four ranks goes on with two.
     mpi 4 --set run.name=fewer --set batch.micro_batch_tokens=600 --stop-after 12 2>err.txt || fail "first part"
     mpi 2 --set run.name=fewer --set batch.micro_batch_tokens=1100 --resume auto 2>err.txt || fail "on fewer ranks"

@@ -10,6 +10,7 @@
 #include <map>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "corpus.h"
@@ -88,6 +89,106 @@ TEST_F(TrainTest, AWindowAndABf16WireAgreeOnAnyRanks) {
   for (const auto& [step, loss] : Losses("bf16"))
     EXPECT_NEAR(loss, all.at(step), 5e-3 * loss) << "bf16, step " << step;
   EXPECT_NE(Losses("bf16").at(10), all.at(10));
+}
+
+// Counts what goes into the sums of gradients.
+class CountingTransport : public Transport {
+ public:
+  CountingTransport(Transport& inner, std::atomic<int64_t>& bytes) : inner_(inner), bytes_(bytes) {}
+
+  void ReduceScatterSum(TensorView input, TensorView output, Stream& stream) override {
+    bytes_ += input.bytes();
+    inner_.ReduceScatterSum(input, output, stream);
+  }
+
+  int rank() const override { return inner_.rank(); }
+  int size() const override { return inner_.size(); }
+  int ranks_on_node() const override { return inner_.ranks_on_node(); }
+  int rank_on_node() const override { return inner_.rank_on_node(); }
+  std::string name() const override { return inner_.name(); }
+  Event Exchange(std::vector<Message> sends, std::vector<Message> receives,
+                 Stream& stream) override {
+    return inner_.Exchange(std::move(sends), std::move(receives), stream);
+  }
+  void AllReduceSum(TensorView tensor, Stream& stream) override {
+    inner_.AllReduceSum(tensor, stream);
+  }
+  DType Bf16SumType(DeviceKind kind) const override { return inner_.Bf16SumType(kind); }
+  void AllGather(TensorView input, TensorView output, Stream& stream) override {
+    inner_.AllGather(input, output, stream);
+  }
+  absl::StatusOr<std::vector<std::string>> AllGatherBytes(std::string_view bytes) override {
+    return inner_.AllGatherBytes(bytes);
+  }
+  absl::StatusOr<std::string> BroadcastBytes(std::string_view bytes, int root) override {
+    return inner_.BroadcastBytes(bytes, root);
+  }
+  absl::Status Barrier() override { return inner_.Barrier(); }
+  absl::Status SendTagged(int peer, std::string_view tag, std::string_view bytes) override {
+    return inner_.SendTagged(peer, tag, bytes);
+  }
+  absl::StatusOr<std::string> ReceiveTagged(int peer, std::string_view tag,
+                                            absl::Duration timeout) override {
+    return inner_.ReceiveTagged(peer, tag, timeout);
+  }
+  void DropTagged(std::string_view prefix) override { inner_.DropTagged(prefix); }
+  void Abort(const std::string& reason) override { inner_.Abort(reason); }
+  int64_t exchanged_bytes() const override { return inner_.exchanged_bytes(); }
+
+ private:
+  Transport& inner_;
+  std::atomic<int64_t>& bytes_;
+};
+
+TEST_F(TrainTest, Bf16GradientsTravelInHalfTheBytesAndTrainAlike) {
+  config_.run.steps = 10;
+  config_.schedule.warmup = 0;
+  std::atomic<int64_t> bytes = 0;
+  wrap_ = [&](Transport& transport, Device&) {
+    return std::make_unique<CountingTransport>(transport, bytes);
+  };
+  for (const auto& [ranks, capacity] : std::map<int, int64_t>{{1, 300}, {2, 160}, {3, 128}}) {
+    const std::string of = " of " + std::to_string(ranks);
+    config_.batch.micro_batch_tokens = capacity;
+    config_.optimizer.wire = "f32";
+    ASSERT_TRUE(TrainOn(ranks, "f32" + of).ok());
+    const int64_t wide = bytes.exchange(0);
+    config_.optimizer.wire = "bf16";
+    ASSERT_TRUE(TrainOn(ranks, "bf16" + of).ok());
+    const int64_t narrow = bytes.exchange(0);
+    const std::map<int64_t, double> exact = Losses("f32" + of), losses = Losses("bf16" + of);
+    ASSERT_EQ(losses.size(), 10u);
+    if (ranks == 1) {
+      EXPECT_EQ(losses, exact) << "nothing travels, nothing is rounded";
+      continue;
+    }
+    EXPECT_EQ(2 * narrow, wide);
+    EXPECT_NE(losses.at(10), exact.at(10));
+    for (const auto& [step, loss] : exact)
+      EXPECT_NEAR(losses.at(step), loss, 5e-3 * loss) << ranks << " ranks, step " << step;
+    // The norm is taken of what was summed, in FP32.
+    const std::map<int64_t, double> norms = Losses("f32" + of, "gradient_norm");
+    for (const auto& [step, norm] : Losses("bf16" + of, "gradient_norm"))
+      EXPECT_NEAR(norm, norms.at(step), 2e-2 * norm) << ranks << " ranks, step " << step;
+  }
+}
+
+TEST_F(TrainTest, AResumeMayChangeWhatGradientsTravelAs) {
+  config_.run.steps = 6;
+  config_.batch.micro_batch_tokens = 160;
+  config_.checkpoint.interval.steps = 3;
+  config_.optimizer.wire = "bf16";
+  ASSERT_TRUE(TrainOn(2, "whole").ok());
+  ASSERT_TRUE(TrainOn(2, "parts", "", /*stop_after=*/3).ok());
+  ASSERT_TRUE(TrainOn(2, "parts", "auto").ok());
+  EXPECT_EQ(Losses("parts"), Losses("whole"));
+  EXPECT_EQ(StateHashes("parts").at(6), StateHashes("whole").at(6));
+  // The checkpoint has nothing of it.
+  ASSERT_TRUE(TrainOn(2, "changed", "", /*stop_after=*/3).ok());
+  config_.optimizer.wire = "f32";
+  ASSERT_TRUE(TrainOn(2, "changed", "auto").ok());
+  for (const auto& [step, loss] : Losses("whole"))
+    EXPECT_NEAR(Losses("changed").at(step), loss, 5e-3 * loss) << "step " << step;
 }
 
 TEST_F(TrainTest, SplitHeadsAgreeWithARingAlone) {

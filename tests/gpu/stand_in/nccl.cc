@@ -1,10 +1,12 @@
 // A stand-in for libnccl: the functions that parallel/transport calls, between threads of one
 // process. Like the library it keeps one order a communicator, runs a group at its end, refuses two
-// ranks on one GPU, and needs both sides of a message; sizes that differ are errors here.
+// ranks on one GPU, needs both sides of a message, and waits for a rank that never comes until the
+// communicator is aborted; sizes that differ are errors here.
 #include <cuda_runtime_api.h>
 #include <nccl.h>
 
 #include <atomic>
+#include <bit>
 #include <condition_variable>
 #include <cstring>
 #include <deque>
@@ -20,7 +22,11 @@ extern "C" int LongspanStandInEnqueue(cudaStream_t stream, void (*work)(void*), 
 namespace {
 
 size_t SizeOf(ncclDataType_t type) {
-  return type == ncclFloat64 ? 8 : type == ncclFloat32 ? 4 : type == ncclUint8 ? 1 : 0;
+  return type == ncclFloat64    ? 8
+         : type == ncclFloat32  ? 4
+         : type == ncclBfloat16 ? 2
+         : type == ncclUint8    ? 1
+                                : 0;
 }
 
 // A message between two ranks: both sides come to it, the receiver copies.
@@ -49,17 +55,23 @@ struct World {
   int64_t meetings = 0;
   int here = 0;
 
-  // Under `lock`, until all ranks are here.
-  void Meet(std::unique_lock<std::mutex>& lock) {
+  // Under `lock`, until all ranks are here; whether they came before `aborted`.
+  bool Meet(std::unique_lock<std::mutex>& lock, const bool& aborted) {
     const int64_t meeting = meetings;
     if (++here == ranks) {
       here = 0;
       ++meetings;
       changed.notify_all();
     }
-    changed.wait(lock, [&] { return meetings != meeting; });
+    changed.wait(lock, [&] { return meetings != meeting || aborted; });
+    if (meetings == meeting) --here;
+    return meetings != meeting;
   }
 };
+
+// What tests ask for, of every communicator.
+std::atomic<int> error_to_report{ncclSuccess};
+std::atomic<bool> calls_hang{false};
 
 std::mutex worlds_mutex;
 std::map<std::vector<char>, std::shared_ptr<World>>& Worlds() {
@@ -106,11 +118,23 @@ thread_local Group group;
 
 struct ncclComm {
   std::shared_ptr<World> world;
+  // Under the world's lock. What is queued on a stream outlives the communicator.
+  const std::shared_ptr<bool> aborted = std::make_shared<bool>(false);
   int rank = 0, device = 0;
   cudaEvent_t last = nullptr;  // operations of a communicator run one after the other
 };
 
 namespace {
+
+// Where calls hang: until the communicator is aborted.
+ncclResult_t Return(ncclComm* communicator) {
+  if (!calls_hang) return ncclSuccess;
+  const std::shared_ptr<World> world = communicator->world;
+  const std::shared_ptr<bool> aborted = communicator->aborted;
+  std::unique_lock lock(world->mutex);
+  world->changed.wait(lock, [&] { return *aborted; });
+  return ncclInternalError;
+}
 
 // Before and after each operation: the order of the communicator, whatever streams it is used on.
 void InOrder(ncclComm* communicator, cudaStream_t stream, std::function<void()> work) {
@@ -119,9 +143,10 @@ void InOrder(ncclComm* communicator, cudaStream_t stream, std::function<void()> 
   (void)cudaEventRecord(communicator->last, stream);
 }
 
-void Post(World& world, int rank, const std::vector<Side>& sides) {
+void Post(World& world, int rank, const std::vector<Side>& sides, const bool& aborted) {
   std::vector<std::shared_ptr<Letter>> letters;
   std::unique_lock lock(world.mutex);
+  if (aborted) return;
   for (const Side& side : sides) {
     const auto way = side.send ? std::pair(rank, side.peer) : std::pair(side.peer, rank);
     auto& unsent = world.unsent[way];
@@ -143,7 +168,14 @@ void Post(World& world, int rank, const std::vector<Side>& sides) {
     letters.push_back(std::move(letter));
   }
   world.changed.notify_all();
-  for (const auto& letter : letters) world.changed.wait(lock, [&] { return letter->done; });
+  for (const auto& letter : letters) {
+    world.changed.wait(lock, [&] { return letter->done || aborted; });
+    if (letter->done) continue;
+    // Its memory is not to be touched any more.
+    for (auto* waiting : {&world.unsent, &world.unreceived}) {
+      for (auto& [way, each] : *waiting) std::erase(each, letter);
+    }
+  }
 }
 
 template <typename T>
@@ -153,13 +185,33 @@ void Add(const void* from, std::vector<char>& sum) {
   }
 }
 
+// Every addition rounds, as between the ranks of a ring.
+void AddBf16(const void* from, std::vector<char>& sum) {
+  const auto value = [](uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); };
+  for (size_t i = 0; i < sum.size() / sizeof(uint16_t); ++i) {
+    uint16_t& held = reinterpret_cast<uint16_t*>(sum.data())[i];
+    const auto bits =
+        std::bit_cast<uint32_t>(value(held) + value(static_cast<const uint16_t*>(from)[i]));
+    held = static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+  }
+}
+
 // Sums bytes [begin, begin + bytes) of all inputs; the caller writes it once all have read.
 std::vector<char> SumOf(const World& world, size_t begin, size_t bytes, ncclDataType_t type) {
   std::vector<char> sum(bytes);
   std::memcpy(sum.data(), static_cast<const char*>(world.inputs[0]) + begin, bytes);
   for (int rank = 1; rank < world.ranks; ++rank) {
     const char* const from = static_cast<const char*>(world.inputs[rank]) + begin;
-    type == ncclFloat32 ? Add<float>(from, sum) : Add<double>(from, sum);
+    switch (type) {
+      case ncclFloat32:
+        Add<float>(from, sum);
+        break;
+      case ncclBfloat16:
+        AddBf16(from, sum);
+        break;
+      default:
+        Add<double>(from, sum);
+    }
   }
   return sum;
 }
@@ -167,15 +219,15 @@ std::vector<char> SumOf(const World& world, size_t begin, size_t bytes, ncclData
 ncclResult_t Collective(ncclComm* communicator, cudaStream_t stream, const void* input,
                         std::function<std::vector<char>(const World&)> result, void* output) {
   const std::shared_ptr<World> world = communicator->world;
-  InOrder(communicator, stream, [=, rank = communicator->rank] {
+  InOrder(communicator, stream, [=, rank = communicator->rank, aborted = communicator->aborted] {
     std::unique_lock lock(world->mutex);
     world->inputs[rank] = input;
-    world->Meet(lock);
+    if (*aborted || !world->Meet(lock, *aborted)) return;
     const std::vector<char> mine = result(*world);
-    world->Meet(lock);
+    if (!world->Meet(lock, *aborted)) return;
     std::memcpy(output, mine.data(), mine.size());
   });
-  return ncclSuccess;
+  return Return(communicator);
 }
 
 ncclResult_t Add(bool send, void* memory, size_t count, ncclDataType_t type, int peer,
@@ -192,6 +244,11 @@ ncclResult_t Add(bool send, void* memory, size_t count, ncclDataType_t type, int
 }  // namespace
 
 extern "C" {
+
+// For tests. What ncclCommGetAsyncError says from now on, ncclSuccess: what is so.
+void LongspanStandInNcclError(int result) { error_to_report = result; }
+// Calls that issue operations return only once their communicator is aborted.
+void LongspanStandInNcclHang(int hang) { calls_hang = hang != 0; }
 
 ncclResult_t ncclGetVersion(int* version) {
   *version = NCCL_VERSION_CODE;
@@ -242,10 +299,21 @@ ncclResult_t ncclCommDestroy(ncclComm_t communicator) {
   return ncclSuccess;
 }
 
-ncclResult_t ncclCommAbort(ncclComm_t communicator) { return ncclCommDestroy(communicator); }
+ncclResult_t ncclCommAbort(ncclComm_t communicator) {
+  {
+    const std::shared_ptr<World> world = communicator->world;
+    const std::lock_guard lock(world->mutex);
+    *communicator->aborted = true;
+    world->changed.notify_all();
+  }
+  return ncclCommDestroy(communicator);
+}
 
 ncclResult_t ncclCommGetAsyncError(ncclComm_t communicator, ncclResult_t* result) {
-  *result = communicator->world->failed ? ncclRemoteError : ncclSuccess;
+  const int told = error_to_report;
+  *result = told != ncclSuccess           ? static_cast<ncclResult_t>(told)
+            : communicator->world->failed ? ncclRemoteError
+                                          : ncclSuccess;
   return ncclSuccess;
 }
 
@@ -259,10 +327,12 @@ ncclResult_t ncclGroupEnd() {
   if (!group.sides.empty()) {
     InOrder(group.communicator, group.stream,
             [world = group.communicator->world, rank = group.communicator->rank,
-             sides = group.sides] { Post(*world, rank, sides); });
+             aborted = group.communicator->aborted,
+             sides = group.sides] { Post(*world, rank, sides, *aborted); });
   }
+  const bool issued = !group.sides.empty();
   group.sides.clear();
-  return ncclSuccess;
+  return issued ? Return(group.communicator) : ncclSuccess;
 }
 
 ncclResult_t ncclSend(const void* from, size_t count, ncclDataType_t type, int peer,

@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <numeric>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -71,10 +72,11 @@ absl::StatusOr<std::vector<MicroBatchInputs>> Inputs(Transport& transport, Devic
 class Rank {
  public:
   static absl::StatusOr<std::unique_ptr<Rank>> Create(const ModelConfig& config,
-                                                      Transport& transport, Device& device) {
+                                                      DType gradient_wire, Transport& transport,
+                                                      Device& device) {
     auto rank = std::unique_ptr<Rank>(new Rank(transport, device));
     absl::StatusOr<std::unique_ptr<TrainingState>> state =
-        TrainingState::Create(config, AdamWConfig(), transport, device);
+        TrainingState::Create(config, AdamWConfig(), transport, device, gradient_wire);
     if (!state.ok()) return state.status();
     rank->state_ = *std::move(state);
     absl::StatusOr<std::unique_ptr<Transformer>> model =
@@ -159,8 +161,10 @@ class Rank {
   Stream stream_;  // first to end
 };
 
-absl::Status RunSteps(const ModelConfig& config, Transport& transport, Device& device) {
-  absl::StatusOr<std::unique_ptr<Rank>> rank = Rank::Create(config, transport, device);
+absl::Status RunSteps(const ModelConfig& config, DType gradient_wire, Transport& transport,
+                      Device& device) {
+  absl::StatusOr<std::unique_ptr<Rank>> rank =
+      Rank::Create(config, gradient_wire, transport, device);
   if (!rank.ok()) return rank.status();
   stand_in::Counts before, after;
   for (int step = 0; step < 4; ++step) {
@@ -187,15 +191,16 @@ absl::Status RunSteps(const ModelConfig& config, Transport& transport, Device& d
 }
 
 TEST(StepSteadyStateTest, InProcess) {
-  for (const int ranks : {1, 2}) {
-    SCOPED_TRACE(ranks);
+  for (const auto& [ranks, gradient_wire] :
+       {std::pair(1, DType::kF32), std::pair(2, DType::kF32), std::pair(2, DType::kBF16)}) {
+    SCOPED_TRACE(std::to_string(ranks) + " ranks, " + Name(gradient_wire));
     RankThreadOptions options;
     options.timeout = absl::Seconds(60);
     options.open_device = [](int) { return OpenCuda(0); };
     const absl::Status status = RunRanks(
         ranks,
-        [](Transport& transport, Device& device) {
-          return RunSteps(SmallModel(ModelFamily::kLlama), transport, device);
+        [wire = gradient_wire](Transport& transport, Device& device) {
+          return RunSteps(SmallModel(ModelFamily::kLlama), wire, transport, device);
         },
         options);
     EXPECT_TRUE(status.ok()) << status;
@@ -205,19 +210,22 @@ TEST(StepSteadyStateTest, InProcess) {
 
 TEST(StepSteadyStateTest, Nccl) {
   if (const auto version = NcclVersion(); !version.ok()) GTEST_SKIP() << version.status();
-  RankThreadOptions options;
-  options.timeout = absl::Seconds(60);
-  options.open_device = [](int rank) { return OpenCuda(rank); };
-  const absl::Status status = RunRanks(
-      2,
-      [](Transport& transport, Device& device) -> absl::Status {
-        absl::StatusOr<std::unique_ptr<Transport>> nccl = OpenNcclTransport(transport, device);
-        if (!nccl.ok()) return nccl.status();
-        return RunSteps(SmallModel(ModelFamily::kGpt2), **nccl, device);
-      },
-      options);
-  EXPECT_TRUE(status.ok()) << status;
-  EXPECT_EQ(stand_in::Faults(), "");
+  for (const DType gradient_wire : {DType::kF32, DType::kBF16}) {
+    SCOPED_TRACE(Name(gradient_wire));
+    RankThreadOptions options;
+    options.timeout = absl::Seconds(60);
+    options.open_device = [](int rank) { return OpenCuda(rank); };
+    const absl::Status status = RunRanks(
+        2,
+        [&](Transport& transport, Device& device) -> absl::Status {
+          absl::StatusOr<std::unique_ptr<Transport>> nccl = OpenNcclTransport(transport, device);
+          if (!nccl.ok()) return nccl.status();
+          return RunSteps(SmallModel(ModelFamily::kGpt2), gradient_wire, **nccl, device);
+        },
+        options);
+    EXPECT_TRUE(status.ok()) << status;
+    EXPECT_EQ(stand_in::Faults(), "");
+  }
 }
 
 }  // namespace
