@@ -76,8 +76,9 @@ absl::StatusOr<Manifest> ReadCommittedManifest(FileSystem& files, const std::str
 absl::StatusOr<std::vector<std::string>> FilesElsewhere(FileSystem& files, const Manifest& manifest,
                                                         const std::string& directory);
 
-// What callers are told of it; without the time of the commit.
+// What callers are told of it; without the time of the commit. And of its tensors.
 CheckpointInfo InfoOf(const Manifest& manifest, const std::string& directory);
+std::vector<CheckpointTensor> TensorsOf(const Manifest& manifest);
 
 // ListCheckpoints, of directories that hold all of their files or some.
 absl::StatusOr<std::vector<CheckpointInfo>> ListCommitted(FileSystem& files,

@@ -19,7 +19,7 @@ using SelectedCommand = std::function<absl::Status()>;
 void RegisterTrainCommand(CLI::App& root, SelectedCommand* selected, int* argc, char*** argv);
 void RegisterDataCommand(CLI::App& root, SelectedCommand* selected);
 void RegisterGenerateCommand(CLI::App& root, SelectedCommand* selected);
-void RegisterCheckpointCommand(CLI::App& root, SelectedCommand* selected);
+void RegisterCheckpointCommand(CLI::App& root, SelectedCommand* selected, int* argc, char*** argv);
 void RegisterScheduleCommand(CLI::App& root, SelectedCommand* selected);
 void RegisterPlanCommand(CLI::App& root, SelectedCommand* selected);
 void RegisterProfileCommand(CLI::App& root, SelectedCommand* selected, int* argc, char*** argv);

@@ -142,9 +142,12 @@ TEST(ConfigTest, Parity) {
   ASSERT_TRUE(config.ok()) << config.status().ToString();
   EXPECT_EQ(config->values.checkpoint.memory.erasure, "4+1");
   EXPECT_EQ(config->values.checkpoint.local.erasure, "");
-  EXPECT_NE(ErrorOf("[checkpoint]\nmemory_erasure = \"5\"\n").find("\"4+1\" is wanted"),
-            std::string::npos)
-      << ErrorOf("[checkpoint]\nmemory_erasure = \"5\"\n");
+  for (const std::string key : {"memory_erasure", "local_erasure"}) {
+    const std::string error = ErrorOf("[checkpoint]\n" + key + " = \"4-1\"\n");
+    EXPECT_NE(error.find("checkpoint." + key + " = '4-1': \"4+1\" is wanted"), std::string::npos)
+        << error;
+    EXPECT_EQ(error.find("4-1"), error.rfind("4-1")) << "said twice: " << error;
+  }
 }
 
 TEST(ConfigTest, ScheduleKeys) {

@@ -3,16 +3,19 @@
 #include "runtime/train/trainer.h"
 
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <map>
+#include <memory>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "../faults/faulty_transport.h"
 #include "corpus.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
@@ -41,6 +44,11 @@ class TrainTest : public TrainFixture {
       hashes[object["step"]] = object["state_hash"].dump();
     }
     return hashes;
+  }
+
+  std::string LogOf(const std::string& name) const {
+    std::ifstream log(Folder(name) + "/log.txt");
+    return {std::istreambuf_iterator<char>(log), std::istreambuf_iterator<char>()};
   }
 };
 
@@ -307,10 +315,110 @@ TEST_F(TrainTest, AnAutomaticIntervalSavesAfterTheFirstStepAndAtTheEnd) {
   const std::map<int64_t, double> checked = Losses("auto", "checked_sums");
   EXPECT_EQ(checked.at(1), 3);
   EXPECT_EQ(checked.at(6), 3);
-  std::ifstream log(Folder("auto") + "/log.txt");
-  const std::string text((std::istreambuf_iterator<char>(log)), std::istreambuf_iterator<char>());
+  const std::string text = LogOf("auto");
   EXPECT_NE(text.find("checkpoint.interval \"auto\": a save every"), std::string::npos) << text;
   EXPECT_NE(text.find("time between failures"), std::string::npos) << text;
+}
+
+TEST_F(TrainTest, AnIntervalInSeconds) {
+  config_.run.steps = 6;
+  config_.checkpoint.keep_last = 100;
+  config_.checkpoint.interval = {0, 1e-9, false};
+  ASSERT_TRUE(TrainOn(2, "often").ok());
+  EXPECT_EQ(StateHashes("often").size(), 6u);
+  config_.checkpoint.interval = {0, 1e6, false};
+  ASSERT_TRUE(TrainOn(2, "seldom").ok());
+  const std::map<int64_t, std::string> seldom = StateHashes("seldom");
+  EXPECT_EQ(seldom.size(), 1u);
+  EXPECT_TRUE(seldom.count(6)) << "the last state";
+}
+
+TEST_F(TrainTest, StepsBesideASaveAreComparedWithOthers) {
+  config_.run.steps = 12;
+  config_.metrics.evaluate_every = 0;
+  config_.checkpoint.interval.steps = 3;
+  std::filesystem::create_directory(directory_.path() + "/memory");
+  config_.checkpoint.memory.directory = directory_.path() + "/memory";
+  config_.checkpoint.memory.interval.steps = 6;
+  ASSERT_TRUE(TrainOn(2, "beside").ok());
+  // The last save has no step beside it.
+  const std::map<int64_t, double> slow_down = Losses("beside", "slow_down");
+  EXPECT_EQ(slow_down.size(), 3u);
+  const std::map<int64_t, double> beside = Losses("beside", "step_seconds_beside");
+  const std::map<int64_t, double> alone = Losses("beside", "step_seconds_alone");
+  for (const int64_t step : {3, 6, 9}) {
+    ASSERT_TRUE(slow_down.count(step)) << step;
+    EXPECT_GT(beside.at(step), 0);
+    EXPECT_NEAR(slow_down.at(step), beside.at(step) / alone.at(step) - 1, 1e-9);
+  }
+  const std::string log = LogOf("beside");
+  const size_t shared = log.find("checkpoints: 4 saved");
+  ASSERT_NE(shared, std::string::npos) << log;
+  EXPECT_NE(log.find("; steps beside saves took ", shared), std::string::npos) << log;
+  EXPECT_NE(log.find("in memory: checkpoints: "), std::string::npos) << log;
+}
+
+// Votes that come late make every save longer than a step.
+TEST_F(TrainTest, SavesThatAreSlowerThanTheirIntervalAreToldOf) {
+  config_.run.steps = 3;
+  config_.checkpoint.interval.steps = 1;
+  config_.checkpoint.in_flight = 1;
+  wrap_ = [](Transport& transport, Device&) {
+    return std::make_unique<FaultyTransport>(
+        transport, [](const std::string&) { return true; }, std::chrono::milliseconds(400),
+        static_cast<uint64_t>(transport.rank()));
+  };
+  ASSERT_TRUE(TrainOn(2, "waits").ok());
+  std::string log = LogOf("waits");
+  const std::string told = " waits, and training with it: 1 is under way";
+  EXPECT_NE(log.find(told), std::string::npos) << log;
+  EXPECT_EQ(log.find(told), log.rfind(told)) << "said twice: " << log;
+  EXPECT_NE(log.find("checkpoints: 3 saved"), std::string::npos) << log;
+  config_.checkpoint.when_busy = "skip";
+  ASSERT_TRUE(TrainOn(2, "skips").ok());
+  log = LogOf("skips");
+  EXPECT_NE(log.find("checkpoint of step 2 skipped: 1 is under way"), std::string::npos) << log;
+  EXPECT_EQ(log.find(told), std::string::npos) << log;
+}
+
+// Ranks as threads are on one node: what protects from the loss of one is not kept, and it is said.
+TEST_F(TrainTest, OneNodeKeepsNeitherCopiesNorParityAndSaysSo) {
+  config_.run.steps = 4;
+  config_.checkpoint.memory.interval.steps = config_.checkpoint.local.interval.steps = 1;
+  config_.checkpoint.memory.directory = config_.checkpoint.local.directory = directory_.path();
+  const absl::Status same = TrainOn(2, "same");
+  EXPECT_EQ(same.code(), absl::StatusCode::kInvalidArgument) << same;
+  EXPECT_NE(same.message().find("memory_directory and checkpoint.local_directory are the same"),
+            std::string::npos)
+      << same;
+  std::filesystem::create_directory(directory_.path() + "/disk");
+  config_.checkpoint.local.directory = directory_.path() + "/disk";
+  config_.checkpoint.memory.partner = true;
+  config_.checkpoint.local.erasure = "4+1";
+  const auto expect = [](const std::string& log, const std::string& text) {
+    EXPECT_NE(log.find(text), std::string::npos) << text << "\n" << log;
+  };
+  ASSERT_TRUE(TrainOn(2, "first").ok());
+  const std::string first = LogOf("first");
+  expect(first, "checkpoint.memory_partner: all ranks are on one node, so no copies are kept");
+  expect(
+      first,
+      "checkpoint.local_erasure: \"4+1\" is for 5 nodes, there are 1, too few to keep any parity");
+  for (const char* tier : {"memory", "local"}) {
+    expect(first, std::string("in ") + tier + ": checkpoints: ");
+  }
+
+  std::swap(config_.checkpoint.memory.partner, config_.checkpoint.local.partner);
+  std::swap(config_.checkpoint.memory.erasure, config_.checkpoint.local.erasure);
+  config_.checkpoint.memory.erasure = "1+1";
+  ASSERT_TRUE(TrainOn(2, "second").ok());
+  const std::string second = LogOf("second");
+  expect(second, "checkpoint.local_partner: all ranks are on one node, so no copies are kept");
+  expect(
+      second,
+      "checkpoint.memory_erasure: \"1+1\" is for 2 nodes, there are 1, too few to keep any parity");
+  EXPECT_EQ(second.find("each in that of another node too"), std::string::npos) << second;
+  EXPECT_EQ(second.find("with parity on other nodes"), std::string::npos) << second;
 }
 
 TEST_F(TrainTest, SavesThatFailInARowEndTheRunIfAskedTo) {
@@ -413,6 +521,19 @@ TEST_F(TrainTest, ADamagedCheckpointIsLeftForTheOneBefore) {
   ASSERT_TRUE(TrainOn(2, "damaged", "auto").ok());
   ASSERT_TRUE(TrainOn(2, "whole").ok());
   EXPECT_EQ(Losses("damaged"), Losses("whole")) << "steps 3 and 4 were made again from step 2";
+  EXPECT_NE(LogOf("damaged").find("(step 2)"), std::string::npos) << LogOf("damaged");
+}
+
+TEST_F(TrainTest, AStepWithoutACommitRecordIsNotResumed) {
+  config_.run.steps = 6;
+  config_.checkpoint.interval.steps = 2;
+  ASSERT_TRUE(TrainOn(2, "torn", "", /*stop_after=*/4).ok());
+  std::filesystem::remove(Folder("torn") + "/checkpoints/step-00000004.g0001/COMMIT");
+  ASSERT_TRUE(TrainOn(2, "torn", "auto").ok());
+  EXPECT_NE(LogOf("torn").find("(step 2)"), std::string::npos) << LogOf("torn");
+  ASSERT_TRUE(TrainOn(2, "whole").ok());
+  EXPECT_EQ(Losses("torn"), Losses("whole"));
+  EXPECT_EQ(StateHash("torn"), StateHash("whole"));
 }
 
 TEST_F(TrainTest, ALossThatIsNotFiniteStopsOrSkips) {
