@@ -134,7 +134,10 @@ void EmbeddingForward(TensorView ids, TensorView table, bool accumulate, TensorV
 }
 
 void EmbeddingBackward(TensorView ids, TensorView dout, TensorView dtable, Stream& stream) {
-  Report(AddToTable(ids, dout, dtable, Native(stream)), "embedding_backward", stream);
+  Call call(stream);
+  char* const memory = call.Allocate<char>(AddToTableBytes(dout.dim(0), dout.dim(1)));
+  if (!call.ok()) return;
+  call.Update(AddToTable(ids, dout, dtable, memory, call.native()), "embedding_backward");
 }
 
 void LinearCrossEntropy(TensorView hidden, TensorView weight, TensorView targets, TensorView losses,

@@ -40,7 +40,7 @@ void GeluBackward(TensorView dy, TensorView x, TensorView dx, Stream& stream);
 // An id outside the table stops the kernel, and the stream fails.
 void EmbeddingForward(TensorView ids, TensorView table, bool accumulate, TensorView out,
                       Stream& stream);
-// Takes comparisons that grow with the square of the rows.
+// Rows of one id are summed in pieces of 64, and these in order.
 void EmbeddingBackward(TensorView ids, TensorView dout, TensorView dtable, Stream& stream);
 
 // A target outside the vocabulary stops the kernel, and the stream fails. With bf16 operands the

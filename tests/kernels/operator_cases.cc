@@ -230,6 +230,8 @@ OperatorCase EmbeddingBackwardCase(int64_t rows, int64_t width, int64_t entries)
     return Dot(v[1], out);
   };
   c.derivatives = {{3, 2}};
+  // Sums of thousands in single precision.
+  if (rows > 100 * entries) c.tolerance = 1e-5;
   return c;
 }
 
@@ -512,6 +514,14 @@ std::vector<OperatorCase> OperatorCases() {
   cases.push_back(EmbeddingBackwardCase(1, 1, 1));
   cases.push_back(EmbeddingBackwardCase(1000, 130, 77));
   cases.push_back(Padded(EmbeddingBackwardCase(50, 131, 5)));
+  // All rows have one id; a few ids with rows enough for several pieces; as many as a piece has.
+  cases.push_back(EmbeddingBackwardCase(3000, 40, 1));
+  cases.push_back(EmbeddingBackwardCase(64, 7, 1));
+  cases.push_back(EmbeddingBackwardCase(65, 1030, 1));
+  cases.push_back(Padded(EmbeddingBackwardCase(2500, 13, 3)));
+  // Ids of two and of three digits, in several tiles.
+  cases.push_back(EmbeddingBackwardCase(5000, 4, 1000));
+  cases.push_back(EmbeddingBackwardCase(2049, 8, 70000));
 
   cases.push_back(ZeroCase(1, 1));
   cases.push_back(ZeroCase(1000, 384));
