@@ -15,9 +15,10 @@
 
 namespace longspan::cuda {
 
-// The first call for a shape asks cuBLASLt for its algorithm, on the calling thread.
+// The first call for a shape asks cuBLASLt for its algorithm, on the calling thread. That decides
+// whether an epilogue of that shape is part of the product or a pass of its own.
 void Gemm(Transpose transpose_a, Transpose transpose_b, float alpha, TensorView a, TensorView b,
-          float beta, TensorView c, TensorView bias, Stream& stream);
+          float beta, TensorView c, const Epilogue& epilogue, Stream& stream);
 
 void RmsNormForward(TensorView x, TensorView weight, float eps, TensorView y, TensorView rstd,
                     Stream& stream);
