@@ -37,25 +37,29 @@ std::vector<ActivationStore::Slot> Slots(const ModelConfig& c, DType compute) {
           {"middle_statistics", 2},        {"ffn_in", c.ffn_in_width(), compute}};
 }
 
+Transpose AcrossOf(const LinearWeights& w) {
+  return w.input_major ? Transpose::kNo : Transpose::kYes;
+}
+
 // y = x W^T + b, or y += with `accumulate`.
 void LinearForward(const LinearWeights& w, TensorView x, bool accumulate, TensorView y,
                    Stream& stream) {
-  Gemm(Transpose::kNo, w.input_major ? Transpose::kNo : Transpose::kYes, 1, x, w.weight,
-       accumulate ? 1 : 0, y, stream);
-  if (!w.bias.empty()) AddBias(w.bias, y, stream);
+  Gemm(Transpose::kNo, AcrossOf(w), 1, x, w.weight, accumulate ? 1 : 0, y, stream,
+       Epilogue::Bias(w.bias));
 }
 
-// dx = dy W, dW += and db +=.
+// dx = dy W, then the epilogue; dW += and db +=.
 void LinearBackward(const LinearWeights& w, const LinearWeights& gradients, TensorView x,
-                    TensorView dy, TensorView dx, Stream& stream) {
+                    TensorView dy, TensorView dx, Stream& stream, const Epilogue& epilogue = {}) {
   if (w.input_major) {
-    Gemm(Transpose::kYes, Transpose::kNo, 1, x, dy, 1, gradients.weight, stream);
-    Gemm(Transpose::kNo, Transpose::kYes, 1, dy, w.weight, 0, dx, stream);
+    Gemm(Transpose::kYes, Transpose::kNo, 1, x, dy, 1, gradients.weight, stream,
+         Epilogue::BiasGradient(gradients.bias));
+    Gemm(Transpose::kNo, Transpose::kYes, 1, dy, w.weight, 0, dx, stream, epilogue);
   } else {
+    LONGSPAN_CHECK(w.bias.empty(), "a bias goes with weights that lie by inputs");
     Gemm(Transpose::kYes, Transpose::kNo, 1, dy, x, 1, gradients.weight, stream);
-    Gemm(Transpose::kNo, Transpose::kNo, 1, dy, w.weight, 0, dx, stream);
+    Gemm(Transpose::kNo, Transpose::kNo, 1, dy, w.weight, 0, dx, stream, epilogue);
   }
-  if (!w.bias.empty()) BiasBackward(dy, gradients.bias, stream);
 }
 
 // Queries, keys and values of a fused (rows, qkv_width) tensor as (rows, heads, head_dim).
@@ -193,14 +197,6 @@ void Transformer::NormBackward(const NormWeights& weights, const NormWeights& gr
   }
 }
 
-void Transformer::ActivationForward(TensorView x, TensorView y, Stream& stream) const {
-  if (config_.family == ModelFamily::kLlama) {
-    SwiGluForward(x, y, stream);
-  } else {
-    GeluForward(x, y, stream);
-  }
-}
-
 absl::Status Transformer::ForwardLayer(int layer, const TokenBatch& batch,
                                        AttentionPattern& attention, const LayerWeights& weights,
                                        Stream& stream) {
@@ -229,8 +225,13 @@ absl::Status Transformer::ForwardLayer(int layer, const TokenBatch& batch,
 
   const TensorView ffn_in = store_->Save(at, kFfnIn);
   NormForward(weights.ffn_norm, middle, s.normed, store_->Save(at, kMiddleStatistics), stream);
-  LinearForward(weights.ffn_in, s.normed, /*accumulate=*/false, ffn_in, stream);
-  ActivationForward(ffn_in, s.hidden, stream);
+  if (config_.family == ModelFamily::kLlama) {
+    LinearForward(weights.ffn_in, s.normed, /*accumulate=*/false, ffn_in, stream);
+    SwiGluForward(ffn_in, s.hidden, stream);
+  } else {
+    Gemm(Transpose::kNo, AcrossOf(weights.ffn_in), 1, s.normed, weights.ffn_in.weight, 0, s.hidden,
+         stream, Epilogue::BiasGelu(weights.ffn_in.bias, ffn_in));
+  }
   const TensorView layer_out = store_->Save(next, kInput);
   Copy(middle, layer_out, stream);
   LinearForward(weights.ffn_out, s.hidden, /*accumulate=*/true, layer_out, stream);
@@ -248,18 +249,22 @@ absl::Status Transformer::BackwardLayer(int layer, const TokenBatch& batch,
   const TensorView middle_statistics = store_->Load(layer, kMiddleStatistics, stream);
   const TensorView dx = s.dresidual;  // comes in as the gradient of the layer's output
 
-  // Feed-forward part. Its input's slot is turned into that input's gradient.
+  // Feed-forward part.
   const TensorView ffn_in = store_->Load(layer, kFfnIn, stream);
   const TensorView dhidden = Narrow(s.dhidden, config_.ffn);
-  ActivationForward(ffn_in, s.hidden, stream);
-  LinearBackward(weights.ffn_out, gradients.ffn_out, s.hidden, dx, dhidden, stream);
+  TensorView dffn_in = dhidden;
   if (config_.family == ModelFamily::kLlama) {
-    SwiGluBackward(dhidden, ffn_in, ffn_in, stream);
+    dffn_in = ffn_in;  // the slot is turned into its gradient
+    SwiGluForward(ffn_in, s.hidden, stream);
+    LinearBackward(weights.ffn_out, gradients.ffn_out, s.hidden, dx, dhidden, stream);
+    SwiGluBackward(dhidden, ffn_in, dffn_in, stream);
   } else {
-    GeluBackward(dhidden, ffn_in, ffn_in, stream);
+    GeluForward(ffn_in, s.hidden, stream);
+    LinearBackward(weights.ffn_out, gradients.ffn_out, s.hidden, dx, dffn_in, stream,
+                   Epilogue::GeluGradient(ffn_in));
   }
   NormForward(weights.ffn_norm, middle, s.normed, middle_statistics, stream);
-  LinearBackward(weights.ffn_in, gradients.ffn_in, s.normed, ffn_in, s.dnormed, stream);
+  LinearBackward(weights.ffn_in, gradients.ffn_in, s.normed, dffn_in, s.dnormed, stream);
   NormBackward(weights.ffn_norm, gradients.ffn_norm, s.dnormed, middle, middle_statistics, dx,
                stream);
 

@@ -98,7 +98,6 @@ class Transformer {
                    Stream& stream) const;
   void NormBackward(const NormWeights& weights, const NormWeights& gradients, TensorView dy,
                     TensorView x, TensorView statistics, TensorView dx, Stream& stream) const;
-  void ActivationForward(TensorView x, TensorView y, Stream& stream) const;
 
   ModelConfig config_;
   const DType compute_;
