@@ -7,7 +7,7 @@ exec {bounded_never}<> <(:) # a read from it waits, without a process as sleep w
 bounded() {
   local seconds=$1 job process end
   shift
-  "$@" &
+  "$@" <&0 &  # of its own, what is in the background reads nothing
   job=$!
   end=$((SECONDS + seconds))
   while kill -0 "$job" 2>/dev/null; do

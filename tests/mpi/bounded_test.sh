@@ -10,6 +10,7 @@ fail() {
 bounded 20 true || fail "status of true"
 bounded 20 bash -c 'exit 7'
 [[ $? -eq 7 ]] || fail "status 7"
+[[ $(echo input | bounded 20 cat) == input ]] || fail "standard input"
 said=$(OMPI_COMM_WORLD_RANK=3 bounded 1 bash -c 'sleep 987 & echo $!; wait' 2>&1)
 [[ $? -eq 124 ]] || fail "status of what did not end"
 child=$(head -n 1 <<<"$said")
