@@ -17,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/device/check.h"
 #include "kernels/device/cuda_memory.h"
+#include "kernels/device/cuda_status.h"
 #include "kernels/device/stream_state.h"
 
 namespace longspan {
@@ -27,6 +28,7 @@ namespace {
 // only past those that are all done.
 class HostGate {
  public:
+  // nullptr: of a stream that could not be made, on which nothing waits.
   explicit HostGate(uint32_t* word) : word_(word) {}
 
   // The number of a new wait.
@@ -80,10 +82,7 @@ struct Recorded {
 // cudaLaunchHostFunc). No CUDA calls allowed.
 void CUDART_CB CompleteRecorded(cudaStream_t, cudaError_t error, void* data) {
   const std::unique_ptr<Recorded> recorded(static_cast<Recorded*>(data));
-  if (error != cudaSuccess) {
-    recorded->gate->Fail(
-        absl::InternalError(absl::StrCat("CUDA: stream: ", cudaGetErrorString(error))));
-  }
+  if (error != cudaSuccess) recorded->gate->Fail(DescribeCuda(error, "stream"));
   recorded->promise.Complete(recorded->gate->failure());
 }
 
@@ -143,21 +142,29 @@ struct CudaStreamState : Stream::State {
         memory(source),
         name(std::move(label)),
         wait_value(wait_for_value) {
-    CheckCuda(cudaSetDevice(index));
-    CheckCuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-    word = static_cast<uint32_t*>(memory.Allocate(sizeof(uint32_t), Placement::kPinnedHost));
-    LONGSPAN_CHECK(word != nullptr, "no pinned memory for a stream");
-    *word = 0;
+    absl::Status made = CudaStatus(cudaSetDevice(index), "cudaSetDevice");
+    if (made.ok()) {
+      made = CudaStatus(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking),
+                        "cudaStreamCreateWithFlags");
+    }
+    if (made.ok()) {
+      word = static_cast<uint32_t*>(memory.Allocate(sizeof(uint32_t), Placement::kPinnedHost));
+      if (word == nullptr) made = absl::ResourceExhaustedError("no pinned memory for a stream");
+    }
+    if (word != nullptr) *word = 0;
     gate = std::make_shared<HostGate>(word);
+    if (!made.ok()) gate->Fail(made);
   }
 
   ~CudaStreamState() override {
     worker.reset();  // waits for what it was given, as for all that is queued
     gate->WaitUntilAllOpen();
     (void)cudaSetDevice(index);
-    (void)cudaStreamSynchronize(stream);
-    (void)cudaStreamDestroy(stream);
-    memory.Free(word, Placement::kPinnedHost);
+    if (stream != nullptr) {
+      (void)cudaStreamSynchronize(stream);
+      (void)cudaStreamDestroy(stream);
+    }
+    if (word != nullptr) memory.Free(word, Placement::kPinnedHost);
   }
 
   void Launch(const char* work, std::function<absl::Status()>) override {
@@ -177,6 +184,7 @@ struct CudaStreamState : Stream::State {
   }
 
   void CopyBytes(const void* from, void* to, int64_t bytes) override {
+    if (word == nullptr) return;
     (void)cudaSetDevice(index);
     const absl::Status status =
         CudaStatus(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, stream),
@@ -188,6 +196,10 @@ struct CudaStreamState : Stream::State {
     auto recorded = std::make_unique<Recorded>();
     recorded->gate = gate;
     const Event event = recorded->promise.event();
+    if (word == nullptr) {
+      recorded->promise.Complete(gate->failure());
+      return event;
+    }
     (void)cudaSetDevice(index);
     const absl::Status status =
         CudaStatus(cudaStreamAddCallback(stream, CompleteRecorded, recorded.get(), 0),
@@ -202,6 +214,7 @@ struct CudaStreamState : Stream::State {
   }
 
   void WaitFor(const Event& event) override {
+    if (word == nullptr) return;
     if (event.Done()) {
       if (const absl::Status outcome = event.Wait(); !outcome.ok()) gate->Fail(outcome);
       return;
@@ -224,6 +237,7 @@ struct CudaStreamState : Stream::State {
   }
 
   absl::Status Synchronize() override {
+    if (word == nullptr) return gate->failure();
     (void)cudaSetDevice(index);
     const absl::Status status = CudaStatus(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
     if (!status.ok()) gate->Fail(status);
@@ -242,9 +256,10 @@ struct CudaStreamState : Stream::State {
   }
 
   // Whoever asks for the handle is about to launch: a launch needs the stream's device to be
-  // current on its thread.
+  // current on its thread. Where that fails, a kernel has gone wrong, and launches fail too.
   void* native() const override {
-    CheckCuda(cudaSetDevice(index));
+    const absl::Status status = CudaStatus(cudaSetDevice(index), "cudaSetDevice");
+    if (!status.ok()) gate->Fail(status);
     return stream;
   }
 
@@ -253,7 +268,7 @@ struct CudaStreamState : Stream::State {
   const std::string name;
   const PFN_cuStreamWaitValue32_v11070 wait_value;
   cudaStream_t stream = nullptr;
-  uint32_t* word = nullptr;
+  uint32_t* word = nullptr;  // nullptr: the stream could not be made, and has failed
   std::shared_ptr<HostGate> gate;
   const std::shared_ptr<WaitClock> clock = std::make_shared<WaitClock>();
   std::mutex worker_mutex;
@@ -263,24 +278,24 @@ struct CudaStreamState : Stream::State {
 class CudaDevice : public Device {
  public:
   CudaDevice(int index, const cudaDeviceProp& properties, int threads,
-             PFN_cuStreamWaitValue32_v11070 wait_value)
+             PFN_cuStreamWaitValue32_v11070 wait_value, std::unique_ptr<CudaMemory> source)
       : index_(index),
         description_(absl::StrCat("cuda ", index, ", ", properties.name, ", ",
                                   properties.totalGlobalMem >> 30, " GiB")),
         wait_value_(wait_value),
         threads_(threads),
-        source_(index),
-        memory_(source_) {}
+        source_(std::move(source)),
+        memory_(*source_) {}
 
   DeviceKind kind() const override { return DeviceKind::kCuda; }
   std::string description() const override { return description_; }
   ThreadPool& threads() override { return threads_; }
   MemoryTable& memory() override { return memory_; }
   Stream CreateStream(const std::string& name) override {
-    return Stream(std::make_unique<CudaStreamState>(*this, index_, source_, wait_value_, name));
+    return Stream(std::make_unique<CudaStreamState>(*this, index_, *source_, wait_value_, name));
   }
   absl::Status CopyNow(const void* from, void* to, int64_t bytes) override {
-    return source_.Copy(from, to, bytes);
+    return source_->Copy(from, to, bytes);
   }
 
  private:
@@ -288,7 +303,7 @@ class CudaDevice : public Device {
   const std::string description_;
   const PFN_cuStreamWaitValue32_v11070 wait_value_;
   ThreadPool threads_;
-  CudaMemory source_;
+  const std::unique_ptr<CudaMemory> source_;
   MemoryTable memory_;
 };
 
@@ -381,8 +396,11 @@ absl::StatusOr<std::unique_ptr<Device>> OpenCuda(int index, int threads) {
   if (!status.ok()) return status;
   if (found != cudaDriverEntryPointSuccess)
     return absl::FailedPreconditionError("the CUDA driver is too old: 12.0 is the least served");
+  absl::StatusOr<std::unique_ptr<CudaMemory>> memory = CudaMemory::Open(index);
+  if (!memory.ok()) return memory.status();
   return std::make_unique<CudaDevice>(index, properties, threads,
-                                      reinterpret_cast<PFN_cuStreamWaitValue32_v11070>(wait_value));
+                                      reinterpret_cast<PFN_cuStreamWaitValue32_v11070>(wait_value),
+                                      *std::move(memory));
 }
 
 }  // namespace longspan

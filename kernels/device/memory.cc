@@ -119,9 +119,10 @@ absl::StatusOr<Buffer> Buffer::Allocate(MemoryTable& table, int64_t bytes, const
   Buffer buffer;
   buffer.data_ = table.source().Allocate(std::max<int64_t>(bytes, 1), placement);
   if (buffer.data_ == nullptr) {
-    return absl::ResourceExhaustedError(absl::StrCat("no memory for ", bytes, " bytes of ", tag,
-                                                     "; this rank already holds ",
-                                                     table.current_bytes(), " bytes"));
+    const std::string left = table.source().WhatIsLeft(placement);
+    return absl::ResourceExhaustedError(
+        absl::StrCat("no memory for ", bytes, " bytes of ", tag, left.empty() ? "" : ": ", left,
+                     "; this rank already holds ", table.current_bytes(), " bytes"));
   }
   buffer.table_ = &table;
   buffer.tag_ = tag;

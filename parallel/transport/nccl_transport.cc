@@ -15,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/device/check.h"
+#include "kernels/device/cuda_status.h"
 #include "kernels/device/memory.h"
 #include "parallel/transport/exchange_trace.h"
 #include "parallel/transport/nccl_library.h"
@@ -51,9 +52,7 @@ absl::StatusOr<std::string> NameOfGpu(const Stream& stream) {
   int index = 0;
   cudaError_t error = cudaGetDevice(&index);
   if (error == cudaSuccess) error = cudaDeviceGetPCIBusId(bus, sizeof(bus), index);
-  if (error != cudaSuccess) {
-    return absl::InternalError(absl::StrCat("CUDA: the GPU's bus: ", cudaGetErrorString(error)));
-  }
+  if (absl::Status status = CudaStatus(error, "the GPU's bus"); !status.ok()) return status;
   return absl::StrCat(node, " ", bus);
 }
 
@@ -61,11 +60,7 @@ class NcclTransport : public Transport {
  public:
   NcclTransport(Transport& host, Device& device, const NcclLibrary& library,
                 const NcclOptions& options)
-      : host_(host), nccl_(library), options_(options), messages_(device.CreateStream("nccl")) {
-    (void)Native(messages_);
-    LONGSPAN_CHECK(cudaEventCreateWithFlags(&before_, cudaEventDisableTiming) == cudaSuccess,
-                   "no CUDA event for messages");
-  }
+      : host_(host), nccl_(library), options_(options), messages_(device.CreateStream("nccl")) {}
 
   ~NcclTransport() override {
     // Watched to the end: another rank may never come to the last messages.
@@ -75,7 +70,15 @@ class NcclTransport : public Transport {
       (void)Native(messages_);
       (void)(status.ok() ? nccl_.comm_destroy(communicator_) : nccl_.comm_abort(communicator_));
     }
-    (void)cudaEventDestroy(before_);
+    if (before_ != nullptr) (void)cudaEventDestroy(before_);
+  }
+
+  absl::Status Prepare() {
+    (void)Native(messages_);
+    const cudaError_t error = cudaEventCreateWithFlags(&before_, cudaEventDisableTiming);
+    absl::Status status = messages_.Synchronize();
+    status.Update(CudaStatus(error, "an event for messages"));
+    return status;
   }
 
   // Collective.
@@ -130,11 +133,7 @@ class NcclTransport : public Transport {
     const cudaStream_t caller = Native(stream), messages = Native(messages_);
     cudaError_t error = cudaEventRecord(before_, caller);
     if (error == cudaSuccess) error = cudaStreamWaitEvent(messages, before_, 0);
-    absl::Status status;
-    if (error != cudaSuccess) {
-      status = absl::InternalError(
-          absl::StrCat("CUDA: the order of messages: ", cudaGetErrorString(error)));
-    }
+    absl::Status status = CudaStatus(error, "the order of messages");
     if (status.ok()) {
       NcclOperation operation{"an exchange"};
       for (const Message& message : sends) {
@@ -268,7 +267,9 @@ absl::StatusOr<std::unique_ptr<Transport>> OpenNcclTransport(Transport& host, De
   {
     Stream stream = device.CreateStream("which");
     const absl::StatusOr<std::string> mine = NameOfGpu(stream);
-    if (absl::Status status = AgreeOn(host, mine.status()); !status.ok()) return status;
+    absl::Status ready = mine.status();
+    ready.Update(transport->Prepare());
+    if (absl::Status status = AgreeOn(host, ready); !status.ok()) return status;
     const absl::StatusOr<std::vector<std::string>> all = host.AllGatherBytes(*mine);
     if (!all.ok()) return all.status();
     std::map<std::string, int> holders;

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "kernels/device/cuda_status.h"
 
 namespace longspan {
 namespace {
@@ -12,11 +13,6 @@ namespace {
 // For how long an abort waits for a call of NCCL that another thread is in. One that hangs itself
 // is aborted beside that thread, which NCCL serves since 2.19.
 constexpr std::chrono::seconds kCallGrace(2);
-
-absl::Status CudaStatus(cudaError_t error, const char* what) {
-  if (error == cudaSuccess) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat("CUDA: ", what, ": ", cudaGetErrorString(error)));
-}
 
 }  // namespace
 

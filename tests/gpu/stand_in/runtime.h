@@ -6,7 +6,15 @@
 // held back now and then, device memory is filled with NaN patterns when it is given and when it is
 // taken back, writes around it are found, and copies must name the right kind of memory.
 // What it cannot show: speed, races between blocks that run together, reads of device memory by
-// the host. Devices: LONGSPAN_STAND_IN_DEVICES in the environment, else 2, of 4 GiB each.
+// the host.
+//
+// In the environment:
+//   LONGSPAN_STAND_IN_DEVICES  how many there are; else 2
+//   LONGSPAN_STAND_IN_MEMORY   bytes of each; else 4 GiB
+//   LONGSPAN_STAND_IN_PEAK     a file in which the program says at its end how many bytes of a
+//                              device's memory it has had at most
+//   LONGSPAN_STAND_IN_FAULT    a file; from when it is there, the next kernel reads an illegal
+//                              address, which ends all use of the devices as a GPU does
 #ifndef LONGSPAN_TESTS_GPU_STAND_IN_RUNTIME_H_
 #define LONGSPAN_TESTS_GPU_STAND_IN_RUNTIME_H_
 
