@@ -389,15 +389,20 @@ class RandomKillsTest : public testing::Test {
     return job;
   }
 
-  // An attempt that is killed, at an operation or at some time.
+  // An attempt that is killed, at an operation or at some time, counted from its beginning or from
+  // its first commit.
   ProcessesEnd Kill(const SavingJob& job, Notes& notes) {
     KillPoint point;
     if (Below(2) == 0) {
-      const bool all = Below(2) == 0;
+      const bool all = Below(2) == 0, committed = Below(2) == 0;
       const auto victim = static_cast<size_t>(Below(ranks_));
       const auto after = absl::Microseconds(500 + Below(30000));
       of_all_ += all ? 1 : 0;
-      return RunJob(job, ranks_, point, notes, [=](const std::vector<pid_t>& processes) {
+      return RunJob(job, ranks_, point, notes, [=, &notes](const std::vector<pid_t>& processes) {
+        const absl::Time patience = absl::Now() + absl::Seconds(60);
+        while (committed && notes.reported == 0 && absl::Now() < patience) {
+          absl::SleepFor(absl::Milliseconds(1));
+        }
         absl::SleepFor(after);
         for (size_t rank = 0; rank < processes.size(); ++rank) {
           if (all || rank == victim) kill(processes[rank], SIGKILL);
