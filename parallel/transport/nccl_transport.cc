@@ -57,11 +57,7 @@ absl::StatusOr<std::string> NameOfGpu(const Stream& stream) {
 class NcclTransport : public Transport {
  public:
   NcclTransport(Transport& host, Device& device, const NcclLibrary& library)
-      : host_(host), nccl_(library), messages_(device.CreateStream("nccl")) {
-    (void)Native(messages_);
-    LONGSPAN_CHECK(cudaEventCreateWithFlags(&before_, cudaEventDisableTiming) == cudaSuccess,
-                   "no CUDA event for messages");
-  }
+      : host_(host), nccl_(library), messages_(device.CreateStream("nccl")) {}
 
   ~NcclTransport() override {
     if (communicator_ != nullptr) {
@@ -69,7 +65,6 @@ class NcclTransport : public Transport {
       (void)Native(messages_);
       (void)(whole ? nccl_.comm_destroy(communicator_) : nccl_.comm_abort(communicator_));
     }
-    (void)cudaEventDestroy(before_);
   }
 
   // Collective.
@@ -111,19 +106,14 @@ class NcclTransport : public Transport {
     const ExchangeTrace trace(sends, receives, stream);
     const std::lock_guard lock(mutex_);
     // The messages wait for the stream, the stream not for them.
-    const cudaStream_t caller = Native(stream), messages = Native(messages_);
-    cudaError_t error = cudaEventRecord(before_, caller);
-    if (error == cudaSuccess) error = cudaStreamWaitEvent(messages, before_, 0);
+    messages_.WaitFor(stream.Record());
     absl::Status status = AsyncError();
-    if (error != cudaSuccess) {
-      status.Update(absl::InternalError(
-          absl::StrCat("CUDA: the order of messages: ", cudaGetErrorString(error))));
+    {
+      const StreamSpan span(messages_, trace.label());
+      if (status.ok()) status = Post(sends, receives, Native(messages_));
     }
-    if (status.ok()) status = Post(sends, receives, messages);
     if (!status.ok()) messages_.Fail(status);
-    const Event done = messages_.Record();
-    trace.Posted(done);
-    return done;
+    return messages_.Record();
   }
 
   void AllReduceSum(TensorView tensor, Stream& stream) override {
@@ -224,7 +214,6 @@ class NcclTransport : public Transport {
   Transport& host_;
   const NcclLibrary& nccl_;
   ncclComm_t communicator_ = nullptr;
-  cudaEvent_t before_ = nullptr;
   std::mutex mutex_;  // ranks must issue alike; NCCL takes one thread at a time
   std::atomic<int64_t> exchanged_bytes_ = 0;
   Stream messages_;
