@@ -17,6 +17,9 @@ enum class Transpose { kNo, kYes };
 void Gemm(Transpose transpose_a, Transpose transpose_b, float alpha, TensorView a, TensorView b,
           float beta, TensorView c, Stream& stream, TensorView bias = TensorView());
 
+// What matrix products on a GPU keep with each stream, of device memory.
+inline constexpr int64_t kGpuGemmWorkspaceBytes = int64_t{32} << 20;
+
 }  // namespace longspan
 
 #endif  // LONGSPAN_KERNELS_GEMM_H_

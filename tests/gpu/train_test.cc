@@ -3,14 +3,18 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <fstream>
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "../runtime/train_fixture.h"
 #include "kernels/device/cuda_device.h"
+#include "nlohmann/json.hpp"
 #include "parallel/transport/nccl_transport.h"
 #include "parallel/transport/staged_transport.h"
+#include "runtime/train/dry_run.h"
 
 namespace longspan {
 namespace {
@@ -149,6 +153,63 @@ TEST_F(GpuTrainTest, TheStagedTransportGivesTheSameBits) {
   ExpectOk(4, "staged");
   EXPECT_EQ(Losses("staged"), Losses("in-process"));
   EXPECT_EQ(StateHash("staged"), StateHash("in-process"));
+}
+
+// What a dry run says beside the memory table of the run itself, on the CPU and on the GPU.
+TEST_F(GpuTrainTest, ADryRunTellsTheMemory) {
+  config_.run.steps = 2;
+  for (const auto& [kind, ranks] : {std::pair(DeviceKind::kCpu, 1), std::pair(DeviceKind::kCuda, 1),
+                                    std::pair(DeviceKind::kCuda, 2)}) {
+    const bool gpu = kind == DeviceKind::kCuda;
+    const std::string name = (gpu ? "gpu" : "cpu") + std::to_string(ranks);
+    SCOPED_TRACE(name);
+    config_.batch.micro_batch_tokens = ranks == 1 ? 300 : 160;
+    gpu ? OnGpu() : OnCpu();
+    ExpectOk(ranks, name);
+    nlohmann::json table;
+    std::ifstream metrics(Folder(name) + "/metrics.jsonl");
+    for (std::string line; std::getline(metrics, line);) {
+      const nlohmann::json object = nlohmann::json::parse(line);
+      if (object.contains("memory_bytes")) table = object["memory_bytes"];
+    }
+    const absl::StatusOr<std::string> text = DryRun(config_, ranks, kind, /*json=*/true);
+    ASSERT_TRUE(text.ok()) << text.status();
+    const nlohmann::json dry = nlohmann::json::parse(*text);
+    EXPECT_EQ(dry["device"], gpu ? "cuda" : "cpu");
+    const nlohmann::json &device = dry["bytes_per_rank"]["device"],
+                         &host = dry["bytes_per_rank"]["host"];
+    const auto estimate = [&](const char* tag) {
+      return (device.contains(tag) ? device[tag].get<int64_t>() : 0) +
+             (host.contains(tag) ? host[tag].get<int64_t>() : 0);
+    };
+    for (const char* tag : {"parameters", "gradients", "optimizer", "activations", "scratch"}) {
+      EXPECT_EQ(estimate(tag), table[tag].get<int64_t>()) << tag;
+      EXPECT_EQ(device.contains(tag), gpu) << tag;
+    }
+    // Of the rank with the most, and rank 0 need not be that one. Tokens of a step to come are gone
+    // at the end.
+    for (const char* tag : {"losses", "tokens"}) {
+      EXPECT_GE(estimate(tag), table[tag].get<int64_t>()) << tag;
+    }
+    if (ranks == 1) {
+      EXPECT_EQ(estimate("losses"), table["losses"].get<int64_t>());
+    }
+    // To a chunk, and what aligns it.
+    EXPECT_NEAR(static_cast<double>(estimate("checkpoint pool")),
+                static_cast<double>(table["checkpoint pool"].get<int64_t>()), 8.1 * (1 << 20));
+    if (gpu) {
+      EXPECT_GE(table["operators"].get<int64_t>(), estimate("operators"));
+      EXPECT_GT(estimate("operators"), 0);
+      EXPECT_EQ(device["gradients"].get<int64_t>() / 2,
+                device["parameters"].get<int64_t>() - device["gradients"].get<int64_t>() / ranks)
+          << "bf16 to compute with beside the shard's masters";
+    } else {
+      EXPECT_TRUE(device.empty()) << device;
+    }
+    const absl::StatusOr<std::string> lines = DryRun(config_, ranks, kind, /*json=*/false);
+    ASSERT_TRUE(lines.ok()) << lines.status();
+    EXPECT_EQ(lines->find("GPU memory") != std::string::npos, gpu) << *lines;
+  }
 }
 
 // A GPU for each rank.
