@@ -38,6 +38,9 @@ struct Epilogue {
 void Gemm(Transpose transpose_a, Transpose transpose_b, float alpha, TensorView a, TensorView b,
           float beta, TensorView c, Stream& stream, const Epilogue& epilogue = {});
 
+// What matrix products on a GPU keep with each stream, of device memory.
+inline constexpr int64_t kGpuGemmWorkspaceBytes = int64_t{32} << 20;
+
 }  // namespace longspan
 
 #endif  // LONGSPAN_KERNELS_GEMM_H_

@@ -128,8 +128,16 @@ class TrainCommand {
   absl::Status PrintDryRun() {
     absl::StatusOr<LoadedConfig> config = LoadConfig(options_.config, options_.sets);
     if (!config.ok()) return config.status();
+    const std::string& wanted = config->values.run.device;
+    DeviceKind device = DeviceKind::kCuda;
+    // A run on another machine's GPUs says so; "auto" means this one's.
+    if (wanted != "cuda") {
+      const absl::StatusOr<DeviceChoice> choice = OpenDevice(wanted, /*rank_on_node=*/0, 1);
+      if (!choice.ok()) return choice.status();
+      device = choice->device->kind();
+    }
     absl::StatusOr<std::string> text =
-        DryRun(config->values, std::max(1, options_.ranks), options_.json);
+        DryRun(config->values, std::max(1, options_.ranks), device, options_.json);
     if (!text.ok()) return text.status();
     std::fputs(text->c_str(), stdout);
     return absl::OkStatus();

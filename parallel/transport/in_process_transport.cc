@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <atomic>
 #include <functional>
+#include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -107,13 +109,22 @@ class InProcessNetwork::Endpoint : public Transport {
     auto promise = std::make_shared<EventPromise>();
     const Event event = promise->event();
     const ExchangeTrace trace(sends, receives, stream);
-    stream.RunOnHost("exchange",
-                     [state = state_, rank = rank_, sends = std::move(sends),
-                      receives = std::move(receives), device = &stream.device(), promise, trace] {
-                       trace.Posted(promise->event());
-                       state->messages.Post(rank, sends, receives, *device, std::move(*promise));
-                       return absl::OkStatus();
-                     });
+    // Where a GPU is to copy, the host matches messages whose senders and receivers have come so
+    // far, and has no part in what follows.
+    Stream* copies = nullptr;
+    if (stream.kind() != DeviceKind::kCpu) {
+      std::call_once(copies_made_, [&] {
+        copies_.emplace(stream.device().CreateStream("messages", StreamPriority::kLow));
+      });
+      copies = &*copies_;
+    }
+    stream.RunOnHost("exchange", [state = state_, rank = rank_, sends = std::move(sends),
+                                  receives = std::move(receives), device = &stream.device(), copies,
+                                  promise, trace] {
+      trace.Posted(promise->event());
+      state->messages.Post(rank, sends, receives, *device, copies, std::move(*promise));
+      return absl::OkStatus();
+    });
     return event;
   }
 
@@ -267,6 +278,8 @@ class InProcessNetwork::Endpoint : public Transport {
   int64_t host_calls_ = 0;
   std::atomic<int64_t> stream_calls_ = 0;
   std::atomic<int64_t> exchanged_bytes_ = 0;
+  std::once_flag copies_made_;
+  std::optional<Stream> copies_;  // of messages to this rank; on a GPU, once there are any
 };
 
 InProcessNetwork::InProcessNetwork(int ranks, InProcessOptions options) {

@@ -70,15 +70,11 @@ class NcclTransport : public Transport {
       (void)Native(messages_);
       (void)(status.ok() ? nccl_.comm_destroy(communicator_) : nccl_.comm_abort(communicator_));
     }
-    if (before_ != nullptr) (void)cudaEventDestroy(before_);
   }
 
   absl::Status Prepare() {
     (void)Native(messages_);
-    const cudaError_t error = cudaEventCreateWithFlags(&before_, cudaEventDisableTiming);
-    absl::Status status = messages_.Synchronize();
-    status.Update(CudaStatus(error, "an event for messages"));
-    return status;
+    return messages_.Synchronize();
   }
 
   // Collective.
@@ -130,27 +126,25 @@ class NcclTransport : public Transport {
     const ExchangeTrace trace(sends, receives, stream);
     const std::lock_guard lock(mutex_);
     // The messages wait for the stream, the stream not for them.
-    const cudaStream_t caller = Native(stream), messages = Native(messages_);
-    cudaError_t error = cudaEventRecord(before_, caller);
-    if (error == cudaSuccess) error = cudaStreamWaitEvent(messages, before_, 0);
-    absl::Status status = CudaStatus(error, "the order of messages");
-    if (status.ok()) {
-      NcclOperation operation{"an exchange"};
-      for (const Message& message : sends) {
-        operation.bytes += message.tensor.bytes();
-        operation.to.push_back(message.peer);
-      }
-      for (const Message& message : receives) {
-        operation.bytes += message.tensor.bytes();
-        operation.from.push_back(message.peer);
-      }
+    messages_.WaitFor(stream.Record());
+    NcclOperation operation{"an exchange"};
+    for (const Message& message : sends) {
+      operation.bytes += message.tensor.bytes();
+      operation.to.push_back(message.peer);
+    }
+    for (const Message& message : receives) {
+      operation.bytes += message.tensor.bytes();
+      operation.from.push_back(message.peer);
+    }
+    absl::Status status;
+    {
+      const StreamSpan span(messages_, trace.label());
+      const cudaStream_t messages = Native(messages_);
       status = watch_->Issue(std::move(operation), messages_,
                              [&] { return Post(sends, receives, messages); });
     }
     if (!status.ok()) messages_.Fail(status);
-    const Event done = messages_.Record();
-    trace.Posted(done);
-    return done;
+    return messages_.Record();
   }
 
   void AllReduceSum(TensorView tensor, Stream& stream) override {
@@ -251,7 +245,6 @@ class NcclTransport : public Transport {
   const NcclOptions options_;
   ncclComm_t communicator_ = nullptr;
   std::unique_ptr<NcclWatch> watch_;
-  cudaEvent_t before_ = nullptr;
   std::mutex mutex_;  // ranks must issue alike; NCCL takes one thread at a time
   std::atomic<int64_t> exchanged_bytes_ = 0;
   Stream messages_;

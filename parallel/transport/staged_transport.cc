@@ -145,7 +145,7 @@ class StagedTransport : public Transport {
       }
     }
     const Event done = lane.in.Record();
-    done.OnDone([held = *block](const absl::Status&) {});
+    Hold(*block, lane);
     trace.Posted(done);
     return done;
   }
@@ -273,6 +273,11 @@ class StagedTransport : public Transport {
         stream.KeptFor(this, [&] { return std::make_shared<Lane>(*cpu_, device_); }));
   }
 
+  // Keeps the memory until the lane has passed what it has been given.
+  static void Hold(std::shared_ptr<const Buffer> block, Lane& lane) {
+    lane.in.RunOnHost("staged", [held = std::move(block)] { return absl::OkStatus(); });
+  }
+
   // Queues `body` on the stream's lane, behind and before what is on the stream.
   void Collective(int64_t bytes, Stream& stream,
                   const std::function<void(Lane& lane, char* pinned)>& body) {
@@ -283,7 +288,7 @@ class StagedTransport : public Transport {
     lane.out.WaitFor(stream.Record());
     body(lane, static_cast<char*>((*block)->data()));
     const Event done = lane.in.Record();
-    done.OnDone([held = *block](const absl::Status&) {});
+    Hold(*block, lane);
     stream.WaitFor(done);
   }
 

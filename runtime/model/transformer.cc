@@ -41,6 +41,11 @@ Transpose AcrossOf(const LinearWeights& w) {
   return w.input_major ? Transpose::kNo : Transpose::kYes;
 }
 
+// One layer more for the input of the final norm. Without a backward pass two layers take turns.
+int StoredLayers(const ModelConfig& config, bool for_training) {
+  return for_training ? config.layers + 1 : 2;
+}
+
 // y = x W^T + b, or y += with `accumulate`.
 void LinearForward(const LinearWeights& w, TensorView x, bool accumulate, TensorView y,
                    Stream& stream) {
@@ -101,50 +106,62 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Create(const ModelConf
   auto transformer = std::unique_ptr<Transformer>(new Transformer(config, compute));
   transformer->for_training_ = for_training;
   transformer->max_rows_ = max_rows;
-  // One layer more for the input of the final norm. Without a backward pass two layers take turns.
   absl::StatusOr<ActivationStore> store = ActivationStore::Create(
-      device.memory(), Slots(config, compute), for_training ? config.layers + 1 : 2, max_rows);
+      device.memory(), Slots(config, compute), StoredLayers(config, for_training), max_rows);
   if (!store.ok()) return store.status();
   transformer->store_ = std::make_unique<ActivationStore>(*std::move(store));
 
-  const ModelConfig& c = config;
-  const int64_t backward = for_training ? 1 : 0, gpu = transformer->narrow() ? 1 : 0;
-  Scratch& s = transformer->scratch_;
-  const int64_t chunk = std::min(CrossEntropyChunkRows(c.vocab, device.kind()), max_rows);
-  struct Want {
-    TensorView* view;
-    int64_t rows, columns;
-    DType dtype;
-  };
-  const std::vector<Want> wanted = {
-      {&s.logits, chunk, c.vocab, DType::kF32},
-      {&s.normed, max_rows, c.width, compute},
-      {&s.hidden, max_rows, c.ffn, compute},
-      {&s.dresidual, max_rows, backward * c.width, compute},
-      {&s.dnormed, max_rows, backward * c.width, compute},
-      {&s.dhidden, max_rows, backward * std::max(c.ffn, c.width), compute},
-      {&s.dqkv, max_rows, backward * c.qkv_width(), DType::kF32},
-      {&s.delta, max_rows, backward * c.heads, DType::kF32},
-      {&s.attention, max_rows, gpu * c.width, DType::kF32},
-      {&s.dqkv_compute, max_rows, gpu * backward * c.qkv_width(), compute},
-      {&s.tokens, max_rows, gpu * 3, DType::kI32}};
-  const auto bytes = [](const Want& want) {
-    constexpr int64_t kAlignment = 16;
-    const int64_t exact = want.rows * want.columns * SizeOf(want.dtype);
-    return (exact + kAlignment - 1) / kAlignment * kAlignment;
-  };
-  int64_t total = 0;
-  for (const Want& want : wanted) total += bytes(want);
-  absl::StatusOr<Buffer> buffer =
-      Buffer::Allocate(device.memory(), total, "scratch", Placement::kDevice);
+  const std::vector<ScratchTensor> tensors =
+      ScratchTensors(config, max_rows, for_training, device.kind());
+  absl::StatusOr<Buffer> buffer = Buffer::Allocate(
+      device.memory(), SizesOf(config, max_rows, for_training, device.kind()).scratch_bytes,
+      "scratch", Placement::kDevice);
   if (!buffer.ok()) return buffer.status();
   transformer->scratch_buffer_ = *std::move(buffer);
   int64_t offset = 0;
-  for (const Want& want : wanted) {
-    *want.view = transformer->scratch_buffer_.Tensor(want.dtype, {want.rows, want.columns}, offset);
-    offset += bytes(want);
+  for (const ScratchTensor& tensor : tensors) {
+    transformer->scratch_.*tensor.view =
+        transformer->scratch_buffer_.Tensor(tensor.dtype, {tensor.rows, tensor.columns}, offset);
+    offset += tensor.bytes();
   }
   return transformer;
+}
+
+int64_t Transformer::ScratchTensor::bytes() const {
+  constexpr int64_t kAlignment = 16;
+  const int64_t exact = rows * columns * SizeOf(dtype);
+  return (exact + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+std::vector<Transformer::ScratchTensor> Transformer::ScratchTensors(const ModelConfig& c,
+                                                                    int64_t max_rows,
+                                                                    bool for_training,
+                                                                    DeviceKind kind) {
+  const DType compute = ComputeTypeOf(kind);
+  const int64_t backward = for_training ? 1 : 0, gpu = compute != DType::kF32 ? 1 : 0;
+  const int64_t chunk = std::min(CrossEntropyChunkRows(c.vocab, kind), max_rows);
+  return {{&Scratch::logits, chunk, c.vocab, DType::kF32},
+          {&Scratch::normed, max_rows, c.width, compute},
+          {&Scratch::hidden, max_rows, c.ffn, compute},
+          {&Scratch::dresidual, max_rows, backward * c.width, compute},
+          {&Scratch::dnormed, max_rows, backward * c.width, compute},
+          {&Scratch::dhidden, max_rows, backward * std::max(c.ffn, c.width), compute},
+          {&Scratch::dqkv, max_rows, backward * c.qkv_width(), DType::kF32},
+          {&Scratch::delta, max_rows, backward * c.heads, DType::kF32},
+          {&Scratch::attention, max_rows, gpu * c.width, DType::kF32},
+          {&Scratch::dqkv_compute, max_rows, gpu * backward * c.qkv_width(), compute},
+          {&Scratch::tokens, max_rows, gpu * 3, DType::kI32}};
+}
+
+Transformer::Sizes Transformer::SizesOf(const ModelConfig& config, int64_t max_rows,
+                                        bool for_training, DeviceKind kind) {
+  Sizes sizes;
+  sizes.activation_bytes = ActivationStore::Bytes(Slots(config, ComputeTypeOf(kind)),
+                                                  StoredLayers(config, for_training), max_rows);
+  for (const ScratchTensor& tensor : ScratchTensors(config, max_rows, for_training, kind)) {
+    sizes.scratch_bytes += tensor.bytes();
+  }
+  return sizes;
 }
 
 Transformer::Scratch Transformer::Rows(int64_t rows) const {

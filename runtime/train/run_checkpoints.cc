@@ -230,7 +230,9 @@ class Saver : public RunCheckpoints {
     lazy.pool_bytes = config_.pool << 20;
     lazy.in_flight = static_cast<int>(config_.in_flight);
     lazy.timeout = absl::Seconds(config_.timeout);
-    lazy.copy = state_.Copier();
+    if (device_.kind() != DeviceKind::kCpu) {
+      lazy.copies = &copies_.emplace(device_.CreateStream("checkpoint", StreamPriority::kLow));
+    }
     absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> writer = LazyCheckpointWriter::Open(
         *files_, options, lazy, state_.Regions(), device_.memory(), transport_);
     if (absl::Status status = Agree(transport_, writer.status()); !status.ok()) return status;
@@ -418,6 +420,7 @@ class Saver : public RunCheckpoints {
   RunLog& log_;
   std::unique_ptr<FileSystem> files_;
   std::unique_ptr<CheckpointWriter> synchronous_;
+  std::optional<Stream> copies_;                // on a GPU, where saves are lazy
   std::unique_ptr<LazyCheckpointWriter> lazy_;  // one of the two
 
   std::string directory_;

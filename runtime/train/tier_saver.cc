@@ -60,7 +60,10 @@ absl::StatusOr<std::unique_ptr<TierSaver>> TierSaver::Open(Setting setting,
   LazyOptions lazy;
   lazy.in_flight = 1;  // another one would be another copy
   lazy.timeout = absl::Seconds(config.timeout);
-  lazy.copy = state.Copier();
+  if (device.kind() != DeviceKind::kCpu) {
+    lazy.copies = &saver->copies_.emplace(
+        device.CreateStream(absl::StrCat("checkpoint ", saver->name()), StreamPriority::kLow));
+  }
   lazy.pool_bytes = memory ? kMemoryPool : config.pool << 20;
   absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> writer =
       OpenTier(*saver->files_, saver->setting_.run, saver->setting_.generation,

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -76,6 +77,7 @@ class TierSaver {
   MetricsFile& metrics_;
   RunLog& log_;
   std::unique_ptr<FileSystem> files_;
+  std::optional<Stream> copies_;  // on a GPU
   std::unique_ptr<LazyCheckpointWriter> writer_;
 
   std::vector<Event> gates_;

@@ -363,11 +363,7 @@ absl::Status Trainer::Step(PreparedStep& current, PreparedStep* next) {
   patterns_.clear();
 
   start.Queue(stream_);
-  const auto waited_before = std::make_shared<double>(0.0);
-  stream_.RunOnHost("mark", [this, waited_before] {
-    *waited_before = stream_.waited_seconds();
-    return absl::OkStatus();
-  });
+  const double waited_before = stream_.waited_seconds();  // the stream has nothing to do yet
   {
     const StreamSpan span(stream_, {"zero gradients", TraceKind::kTask});
     Zero(state_->gradient_arena(), stream_);
@@ -395,7 +391,7 @@ absl::Status Trainer::Step(PreparedStep& current, PreparedStep* next) {
     RankSeconds all = rank_seconds();
     all.at(RankSeconds::kCompute, transport_.rank()) = seconds;
     all.at(RankSeconds::kBusy, transport_.rank()) =
-        seconds - (stream_.waited_seconds() - *waited_before);
+        seconds - (stream_.waited_seconds() - waited_before);
     all.at(RankSeconds::kCpu, transport_.rank()) = computed.CpuSecondsAfter(start);
     return absl::OkStatus();
   });

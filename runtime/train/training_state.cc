@@ -190,15 +190,6 @@ absl::Status TrainingState::Save(const UseRegions& write) const {
   return status.ok() ? write(*on_host) : status;
 }
 
-std::function<void(void* to, const void* from, int64_t bytes)> TrainingState::Copier() const {
-  if (device_.kind() == DeviceKind::kCpu) return nullptr;
-  return [device = &device_](void* to, const void* from, int64_t bytes) {
-    const absl::Status status = device->CopyNow(from, to, bytes);
-    const std::string message(status.message());
-    LONGSPAN_CHECK(status.ok(), message.c_str());
-  };
-}
-
 std::vector<StateRegion> TrainingState::Regions() const {
   std::vector<StateRegion> regions;
   const auto add = [&](const ShardRange& range, const std::string& group, float* data, int sum) {

@@ -70,10 +70,6 @@ class TrainingState {
   absl::Status Restore(const UseRegions& read);
   // `write` gets this rank's regions in host memory.
   absl::Status Save(const UseRegions& write) const;
-  // For LazyOptions::copy. Nothing on the CPU; on a GPU copies that give way to its work. One that
-  // fails ends the program: a checkpoint of what did not arrive must not be committed.
-  std::function<void(void* to, const void* from, int64_t bytes)> Copier() const;
-
   // What a checkpoint holds of this rank: its shards of parameters and of the optimizer's moments,
   // bucket by bucket, in memory of the device; the gate of a region is its bucket.
   std::vector<StateRegion> Regions() const;

@@ -1,9 +1,9 @@
 // A stand-in for libnccl: the functions that parallel/transport calls, between threads and between
 // processes of one machine, through shared memory. Like the library it keeps one order a
-// communicator, runs a group at its end, refuses two ranks on one GPU, needs both sides of a message,
-// and waits for a rank that never comes until the communicator is aborted; sizes that differ are
-// errors here. LONGSPAN_STAND_IN_NCCL_VERSION in the environment,
-// such as 21000: the version that it pretends to be.
+// communicator, runs a group at its end, refuses two ranks on one GPU, needs both sides of a
+// message, and waits for a rank that never comes until the communicator is aborted; sizes that
+// differ are errors here. LONGSPAN_STAND_IN_NCCL_VERSION in the environment, such as 21000: the
+// version that it pretends to be.
 #include <cuda_runtime_api.h>
 #include <fcntl.h>
 #include <nccl.h>
@@ -102,8 +102,8 @@ class World {
     size_t done = 0;
   };
 
-  // Returns when all of it has been sent and received; false when sizes differ anywhere, a kernel of
-  // this rank has gone wrong, or it is aborted. Messages between two ranks go in their order.
+  // Returns when all of it has been sent and received; false when sizes differ anywhere, a kernel
+  // of this rank has gone wrong, or it is aborted. Messages between two ranks go in their order.
   bool Transfer(std::vector<Side> sides) {
     while (!failed() && !aborted() && cudaPeekAtLastError() != cudaErrorIllegalAddress) {
       bool moved = false, all_done = true;

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -38,7 +39,9 @@ struct World {
   std::set<StreamThread*> streams;
   std::set<EventState*> events;
   StreamThread* null_streams[64] = {};
-  std::atomic<int64_t> allocations{0}, pool_allocations{0}, waits{0}, launches{0};
+  std::map<const uint32_t*, uint32_t> raised;  // words, as streams wrote them last
+  std::atomic<int64_t> allocations{0}, pool_allocations{0}, waits{0}, host_holds{0},
+      stream_holds{0}, launches{0};
   // Of a kernel: every call returns it from then on, and nothing more runs.
   std::atomic<cudaError_t> fault{cudaSuccess};
 };
@@ -189,6 +192,18 @@ cudaError_t FillRows(void* at, size_t pitch, int value, size_t width, size_t row
   });
 }
 
+// A stream's wait for `value` has passed.
+void CountHold(const uint32_t* word, uint32_t value) {
+  World& world = TheWorld();
+  std::lock_guard lock(world.mutex);
+  const auto raised = world.raised.find(word);
+  const bool by_stream =
+      raised != world.raised.end() && static_cast<int32_t>(raised->second - value) >= 0;
+  ++(by_stream ? world.stream_holds : world.host_holds);
+  // The next value may be the host's.
+  if (by_stream) world.raised.erase(raised);
+}
+
 CUresult WaitForValue(CUstream stream, CUdeviceptr address, cuuint32_t value, unsigned flags) {
   const cudaError_t error = Queue(reinterpret_cast<cudaStream_t>(stream), [=] {
     const auto* const word = reinterpret_cast<const uint32_t*>(address);
@@ -196,7 +211,7 @@ CUresult WaitForValue(CUstream stream, CUdeviceptr address, cuuint32_t value, un
       const uint32_t seen = __atomic_load_n(word, __ATOMIC_ACQUIRE);
       if (flags == CU_STREAM_WAIT_VALUE_EQ ? seen == value
                                            : static_cast<int32_t>(seen - value) >= 0) {
-        return;
+        return CountHold(word, value);
       }
       std::this_thread::sleep_for(std::chrono::microseconds(20));
     }
@@ -206,7 +221,12 @@ CUresult WaitForValue(CUstream stream, CUdeviceptr address, cuuint32_t value, un
 
 CUresult WriteValue(CUstream stream, CUdeviceptr address, cuuint32_t value, unsigned) {
   const cudaError_t error = Queue(reinterpret_cast<cudaStream_t>(stream), [=] {
-    __atomic_store_n(reinterpret_cast<uint32_t*>(address), value, __ATOMIC_RELEASE);
+    auto* const word = reinterpret_cast<uint32_t*>(address);
+    {
+      std::lock_guard lock(TheWorld().mutex);
+      TheWorld().raised[word] = value;
+    }
+    __atomic_store_n(word, value, __ATOMIC_RELEASE);
   });
   return error == cudaSuccess ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
 }
@@ -215,7 +235,8 @@ CUresult WriteValue(CUstream stream, CUdeviceptr address, cuuint32_t value, unsi
 
 Counts CountsSoFar() {
   World& world = TheWorld();
-  return {world.allocations, world.pool_allocations, world.waits, world.launches};
+  return {world.allocations, world.pool_allocations, world.waits,
+          world.host_holds,  world.stream_holds,     world.launches};
 }
 
 int64_t WaitsOfThisThread() { return waits_of_thread; }
@@ -558,6 +579,7 @@ cudaError_t cudaStreamAddCallback(cudaStream_t stream, cudaStreamCallback_t call
     stand_in::in_callback = true;
     callback(stream, TheWorld().fault, data);
     stand_in::in_callback = false;
+    ++TheWorld().host_holds;
   });
   return cudaSuccess;
 }
@@ -567,6 +589,7 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void*
     stand_in::in_callback = true;
     function(data);
     stand_in::in_callback = false;
+    ++TheWorld().host_holds;
   });
 }
 
@@ -627,7 +650,10 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from, cudaEven
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   const auto mark = reinterpret_cast<stand_in::EventState*>(event)->Latest();
   if (mark == nullptr) return cudaSuccess;
-  return stand_in::Queue(stream, [mark] { mark->Wait(); });
+  return stand_in::Queue(stream, [mark] {
+    mark->Wait();
+    ++TheWorld().stream_holds;
+  });
 }
 
 }  // extern "C"

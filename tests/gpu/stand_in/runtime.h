@@ -34,6 +34,12 @@ struct Counts {
   // Calls that make the calling thread wait, or that may: synchronisations, cudaMemcpy, copies from
   // or to memory that is not pinned.
   int64_t waits = 0;
+  // What holds a stream until the host has done something: callbacks, host functions, waits at
+  // words that the host raised. Counted when the stream is through.
+  int64_t host_holds = 0;
+  // What holds a stream until another one is so far: cudaStreamWaitEvent, and waits at words that a
+  // stream raised.
+  int64_t stream_holds = 0;
   int64_t launches = 0;
 };
 Counts CountsSoFar();
