@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "checkpoint/checksum.h"
 #include "checkpoint/manifest.h"
+#include "checkpoint/spare_files.h"
 #include "checkpoint/vote.h"
 
 namespace longspan {
@@ -137,9 +138,15 @@ absl::Status MakeStepDirectory(FileSystem& files, const CheckpointOptions& optio
 }
 
 absl::StatusOr<std::unique_ptr<File>> CreateRankFile(FileSystem& files,
-                                                     const std::string& directory, int rank) {
+                                                     const std::string& directory, int rank,
+                                                     int64_t bytes) {
   if (absl::Status status = AwaitVisible(files, directory, 0); !status.ok()) return status;
-  return files.Create(JoinPath(directory, RankFileName(rank)));
+  if (std::unique_ptr<File> spare = TakeSpare(files, directory, rank, bytes)) return spare;
+  absl::StatusOr<std::unique_ptr<File>> file =
+      files.Create(JoinPath(directory, RankFileName(rank)));
+  if (!file.ok()) return file;
+  if (absl::Status status = (*file)->Reserve(bytes); !status.ok()) return status;
+  return file;
 }
 
 absl::StatusOr<std::string> FinishRankFile(FileSystem& files, const std::string& directory,

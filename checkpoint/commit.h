@@ -31,9 +31,11 @@ absl::StatusOr<int64_t> OpenGeneration(FileSystem& files, const CheckpointOption
 absl::Status MakeStepDirectory(FileSystem& files, const CheckpointOptions& options,
                                const StepName& name);
 
-// Every rank, when rank 0 has made the directory.
+// Every rank, when rank 0 has made the step directory `directory`: a file whose space is reserved.
+// A spare one where there is one (spare_files.h), else a new one.
 absl::StatusOr<std::unique_ptr<File>> CreateRankFile(FileSystem& files,
-                                                     const std::string& directory, int rank);
+                                                     const std::string& directory, int rank,
+                                                     int64_t bytes);
 
 // Every rank, when its file is synced and closed: makes the file's name durable and returns this
 // rank's serialized part of the manifest.

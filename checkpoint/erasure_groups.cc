@@ -49,8 +49,7 @@ absl::StatusOr<Erasure> ParseErasure(const std::string& text) {
   }
   if (erasure.data < 1 || erasure.parity < 1 || erasure.data + erasure.parity > kMostSymbols) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "'", text,
-        "': \"4+1\" is wanted: of 5 nodes any 1 may be lost, for 1/4 more memory; at most ",
+        "\"4+1\" is wanted: of 5 nodes any 1 may be lost, for 1/4 more memory; at most ",
         kMostSymbols, " together"));
   }
   return erasure;

@@ -10,6 +10,11 @@ void File::StartWrite(int64_t offset, const void* data, int64_t bytes, WriteDone
   done(WriteAt(offset, data, bytes));
 }
 
+absl::StatusOr<std::unique_ptr<File>> FileSystem::Reuse(const std::string& from,
+                                                        const std::string& /*to*/) {
+  return absl::FailedPreconditionError(from + " may be in use");
+}
+
 absl::StatusOr<std::string> FileSystem::ReadAll(const std::string& path) {
   absl::StatusOr<std::unique_ptr<File>> file = OpenForRead(path);
   if (!file.ok()) return file.status();

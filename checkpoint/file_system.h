@@ -55,7 +55,15 @@ class FileSystem {
   virtual absl::Status CreateDirectory(const std::string& path) = 0;
   // fsync of the directory itself: makes creations, renames and removals in it durable.
   virtual absl::Status SyncDirectory(const std::string& path) = 0;
+  // A file or a directory.
   virtual absl::Status Rename(const std::string& from, const std::string& to) = 0;
+  // Renames a file that nobody needs any more, and opens it for writing, its bytes as they were and
+  // its space allocated. FailedPrecondition, with nothing done, where somebody else may have it
+  // open, or where it has another name (a hard link); AlreadyExists if `to` is there. Here: never.
+  virtual absl::StatusOr<std::unique_ptr<File>> Reuse(const std::string& from,
+                                                      const std::string& to);
+  // Whether that can be had below `directory`: not where other machines may have a file open.
+  virtual bool CanReuse(const std::string& /*directory*/) { return false; }
   // A file or an empty directory.
   virtual absl::Status Remove(const std::string& path) = 0;
   // Names, sorted, without "." and "..".

@@ -32,6 +32,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr size_t kCopiesAtATime = 2;
+
 double Seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
 
 // Processor seconds of the calling thread.
@@ -41,9 +43,9 @@ double ThreadSeconds() {
   return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
-int64_t PoolChunks(const LazyOptions& options, const RankFileLayout& layout, int ranks_on_node) {
+// `whole`: the pieces of a file.
+int64_t PoolChunks(const LazyOptions& options, int64_t whole, int ranks_on_node) {
   constexpr int64_t kFewest = 2;  // one is filled while another is written
-  const int64_t whole = PieceCount(layout);
   if (options.pool_bytes > 0) {
     return std::clamp(options.pool_bytes / kPieceBytes, std::min(kFewest, whole), whole);
   }
@@ -61,11 +63,17 @@ struct Flight {
   SavedStep step;
   std::vector<std::optional<EventPromise>> gates;  // of regions with bytes; none left: all opened
 
+  struct Piece {
+    int64_t number = 0;
+    char* chunk = nullptr;
+    Event copied;  // then it holds the piece
+  };
   // From the copier to the writer, under the mutex.
-  std::deque<std::pair<int64_t, char*>> filled;
+  std::deque<Piece> filled;
   bool abandoned = false;  // by the writer: copying is of no use
   bool copied = false;     // nothing more will be filled
 
+  RankFileSums sums;         // the copier's, or the writer's where the state is not in host memory
   absl::Status status;       // the writer's, then the committer's
   std::string contribution;  // this rank's part of the manifest
   Clock::time_point begin;
@@ -97,9 +105,9 @@ class LazyWriter : public LazyCheckpointWriter {
       last_piece_[gate] =
           std::max(last_piece_[gate], LastPiece(layout_, regions_, static_cast<int64_t>(i)));
     }
-    if (!lazy_.copy) {
-      lazy_.copy = [](void* to, const void* from, int64_t bytes) {
-        std::memcpy(to, from, static_cast<size_t>(bytes));
+    if (lazy_.copies != nullptr) {
+      lazy_.copy = [copies = lazy_.copies](void* to, const void* from, int64_t bytes) {
+        copies->CopyBytes(from, to, bytes);
       };
     }
     files_.RegisterMemory(pool_->memory(), pool_->bytes());
@@ -244,8 +252,15 @@ class LazyWriter : public LazyCheckpointWriter {
     const double pool_before = pool_->waited_seconds();
     const double processor_before = ThreadSeconds();
     RankFileStream stream(layout_, regions_);
+    flight.sums = stream.EmptySums(!flight.request.content_sums.empty());
+    std::deque<Event> queued;  // copies under way
     for (int64_t piece = 0; piece < PieceCount(layout_) && complete.ok(); ++piece) {
       char* chunk = pool_->Take();
+      // More at a time would only keep other copies from the bus.
+      if (queued.size() == kCopiesAtATime) {
+        (void)queued.front().Wait();
+        queued.pop_front();
+      }
       {
         const std::lock_guard lock(mutex_);
         if (flight.abandoned || stop_) {
@@ -253,18 +268,26 @@ class LazyWriter : public LazyCheckpointWriter {
           break;
         }
       }
-      stream.CopyPiece(piece, chunk, lazy_.copy);
+      Event copied;
+      if (lazy_.copy) {
+        stream.CopyPiece(piece, chunk, lazy_.copy);
+        if (lazy_.copies != nullptr) queued.push_back(copied = lazy_.copies->Record());
+      } else {
+        stream.CopyAndSum(piece, chunk, flight.sums);
+      }
       for (size_t gate = 0; gate < flight.gates.size(); ++gate) {
-        if (last_piece_[gate] == piece) OpenGate(flight, gate);
+        if (last_piece_[gate] == piece) OpenGate(flight, gate, copied);
       }
       {
         const std::lock_guard lock(mutex_);
-        flight.filled.push_back({piece, chunk});
+        flight.filled.push_back({piece, chunk, copied});
       }
       to_write_.changed.notify_one();
     }
-    // What was given up stands in nobody's way.
-    for (size_t gate = 0; gate < flight.gates.size(); ++gate) OpenGate(flight, gate);
+    // What was given up stands in nobody's way, once it is not copied any more.
+    const Event last = queued.empty() ? Event() : queued.back();
+    for (size_t gate = 0; gate < flight.gates.size(); ++gate) OpenGate(flight, gate, last);
+    (void)last.Wait();
     {
       SaveReport& report = flight.finished.report;
       const std::lock_guard lock(mutex_);
@@ -277,9 +300,9 @@ class LazyWriter : public LazyCheckpointWriter {
     to_write_.changed.notify_one();
   }
 
-  static void OpenGate(Flight& flight, size_t gate) {
+  static void OpenGate(Flight& flight, size_t gate, const Event& copied) {
     if (!flight.gates[gate].has_value()) return;
-    flight.gates[gate]->Complete();
+    flight.gates[gate]->CompleteWith(copied);
     flight.gates[gate].reset();
   }
 
@@ -296,19 +319,18 @@ class LazyWriter : public LazyCheckpointWriter {
     std::unique_ptr<File> file;
     if (status.ok()) {
       absl::StatusOr<std::unique_ptr<File>> created =
-          CreateRankFile(files_, flight.step.directory, transport_.rank());
+          CreateRankFile(files_, flight.step.directory, transport_.rank(), layout_.bytes);
       status = created.status();
       if (created.ok()) file = *std::move(created);
     }
-    if (status.ok()) status = file->Reserve(layout_.bytes);
     const auto begin = Clock::now();
     if (status.ok()) {
-      absl::StatusOr<RankFileSums> sums = WritePieces(flight, *file);
-      status = sums.status();
+      status = WritePieces(flight, *file);
       file.reset();
-      if (sums.ok()) {
-        absl::StatusOr<std::string> contribution = FinishRankFile(
-            files_, flight.step.directory, transport_.rank(), layout_, regions_, *std::move(sums));
+      if (status.ok()) {
+        absl::StatusOr<std::string> contribution =
+            FinishRankFile(files_, flight.step.directory, transport_.rank(), layout_, regions_,
+                           std::move(flight.sums));
         status = contribution.status();
         if (contribution.ok()) flight.contribution = *std::move(contribution);
       }
@@ -340,13 +362,13 @@ class LazyWriter : public LazyCheckpointWriter {
     return protocol_->Begin(step, mine);
   }
 
-  absl::StatusOr<RankFileSums> WritePieces(Flight& flight, File& file) {
+  absl::Status WritePieces(Flight& flight, File& file) {
     RankFileStream stream(layout_, regions_);
-    RankFileWriter writer(layout_, stream, file, *pool_, !flight.request.content_sums.empty());
+    RankFileWriter writer(layout_, file, *pool_);
     absl::Status copy_failure;
     int64_t written = 0;
     while (written < PieceCount(layout_)) {
-      std::pair<int64_t, char*> piece;
+      Flight::Piece piece;
       {
         std::unique_lock lock(mutex_);
         to_write_.changed.wait(lock, [&] { return flight.copied || !flight.filled.empty(); });
@@ -358,19 +380,20 @@ class LazyWriter : public LazyCheckpointWriter {
         piece = flight.filled.front();
         flight.filled.pop_front();
       }
-      copy_failure = protocol_->Piece(flight.step, piece.first, piece.second,
-                                      PieceBytes(layout_, piece.first), layout_.bytes);
-      writer.Write(piece.first, piece.second);
+      copy_failure = piece.copied.Wait();
+      if (copy_failure.ok()) {
+        copy_failure = protocol_->Piece(flight.step, piece.number, piece.chunk,
+                                        PieceBytes(layout_, piece.number), layout_.bytes);
+      }
+      if (lazy_.copy) stream.AddSums(piece.number, piece.chunk, flight.sums);
+      writer.Write(piece.number, piece.chunk);
       ++written;
       if (!copy_failure.ok()) break;
     }
-    absl::StatusOr<RankFileSums> sums = writer.Finish();
+    const absl::Status ended = writer.Finish();
     if (!copy_failure.ok()) return copy_failure;
-    if (!sums.ok()) return sums;
-    if (absl::Status status = CheckContent(*sums, flight.request.content_sums); !status.ok()) {
-      return status;
-    }
-    return sums;
+    if (!ended.ok()) return ended;
+    return CheckContent(flight.sums, flight.request.content_sums);
   }
 
   // What came out is what the owner wrote.
@@ -396,9 +419,14 @@ class LazyWriter : public LazyCheckpointWriter {
     flight.abandoned = abandon;
     while (true) {
       to_write_.changed.wait(lock, [&] { return flight.copied || !flight.filled.empty(); });
-      for (auto [piece, chunk] : flight.filled) pool_->Give(chunk);
-      flight.filled.clear();
-      if (flight.copied) return;
+      const std::deque<Flight::Piece> filled = std::exchange(flight.filled, {});
+      if (filled.empty()) return;
+      lock.unlock();
+      for (const Flight::Piece& piece : filled) {
+        (void)piece.copied.Wait();
+        pool_->Give(piece.chunk);
+      }
+      lock.lock();
     }
   }
 
@@ -480,6 +508,11 @@ class LazyWriter : public LazyCheckpointWriter {
 
 }  // namespace
 
+int64_t LazyPoolBytes(const LazyOptions& options, int64_t state_bytes, int ranks_on_node) {
+  const int64_t pieces = (state_bytes + kPieceBytes - 1) / kPieceBytes;
+  return PoolChunks(options, std::max<int64_t>(pieces, 1), ranks_on_node) * kPieceBytes;
+}
+
 absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> OpenLazyWriter(
     FileSystem& files, CheckpointOptions options, LazyOptions lazy,
     std::vector<StateRegion> regions, MemoryTable& memory, Transport& transport, int64_t generation,
@@ -508,8 +541,8 @@ absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> OpenLazyWriter(
                          "': content sums are of words of 32 bits, before all regions of others"));
       }
     }
-    absl::StatusOr<std::unique_ptr<HostPool>> made =
-        HostPool::Create(memory, PoolChunks(lazy, layout, transport.ranks_on_node()), kPieceBytes);
+    absl::StatusOr<std::unique_ptr<HostPool>> made = HostPool::Create(
+        memory, PoolChunks(lazy, PieceCount(layout), transport.ranks_on_node()), kPieceBytes);
     if (!made.ok()) return made.status();
     pool = *std::move(made);
     absl::StatusOr<std::unique_ptr<WakeTimer>> timer = WakeTimer::Create();
@@ -537,7 +570,8 @@ absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> LazyCheckpointWriter::Open
   const absl::Duration timeout = lazy.timeout;
   return OpenLazyWriter(files, options, std::move(lazy), std::move(regions), memory, transport,
                         *generation, [&](const auto& /*file_bytes*/, const auto& stop) {
-                          return MakeSharedSteps(files, options, transport, timeout, stop);
+                          return MakeSharedSteps(files, options, *generation, transport, timeout,
+                                                 stop);
                         });
 }
 

@@ -5,8 +5,8 @@
 // background, and the next update waits, gate by gate, for what is not yet out. From host memory
 // they go to the disk, ranks vote by tagged messages, and rank 0 commits, all in the background.
 //
-//   Snapshot -> copier: memory -> pool chunk   opens gates
-//            -> writer: step directory, checksums, writes, sync
+//   Snapshot -> copier: memory -> pool chunk, checksums   opens gates
+//            -> writer: step directory, writes, sync
 //            -> committer: votes, manifest, COMMIT; then retention, for which no snapshot waits
 #ifndef LONGSPAN_CHECKPOINT_LAZY_WRITER_H_
 #define LONGSPAN_CHECKPOINT_LAZY_WRITER_H_
@@ -37,8 +37,11 @@ struct LazyOptions {
   int in_flight = 2;
   // How long a vote waits for other ranks before the save fails.
   absl::Duration timeout = absl::Minutes(10);
-  // Brings state to host memory; null: memcpy. Called in the background.
+  // Brings state to host memory; null: it is there. Called in the background.
   std::function<void(void* to, const void* from, int64_t bytes)> copy;
+  // Where it is set, copies are queued there instead, a few at a time, and gates are points of it:
+  // a GPU's update waits for them without the host. It does nothing else and outlives the writer.
+  Stream* copies = nullptr;
 };
 
 struct SnapshotRequest {
@@ -65,6 +68,9 @@ struct FinishedSave {
   SaveReport report;
 };
 
+// What Open will take as its pool for a rank with so many bytes of state, to about a chunk.
+int64_t LazyPoolBytes(const LazyOptions& options, int64_t state_bytes, int ranks_on_node);
+
 // Thread-safety: Snapshot, Drain and the destructor on one thread; the rest on any. Open is
 // collective; Snapshot is called on every rank, with the same steps in the same order.
 class LazyCheckpointWriter {
@@ -84,8 +90,8 @@ class LazyCheckpointWriter {
   // Snapshot would have to wait. Once false, false until the next Snapshot.
   virtual bool busy() const = 0;
   // Takes a snapshot and returns at once (busy: as soon as an older one is through). The memory of
-  // regions with gate g may change when gates[g] is done; gates never fail. There is a gate for
-  // every index up to the highest of any region.
+  // regions with gate g may change when gates[g] is done; gates fail only with LazyOptions::copies.
+  // There is a gate for every index up to the highest of any region.
   virtual std::vector<Event> Snapshot(SnapshotRequest request) = 0;
   // Those that have ended, removals included, since the last call, in order.
   virtual std::vector<FinishedSave> TakeFinished() = 0;

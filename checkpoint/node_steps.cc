@@ -13,6 +13,7 @@
 #include "checkpoint/parity_partners.h"
 #include "checkpoint/partner_copies.h"
 #include "checkpoint/retention.h"
+#include "checkpoint/spare_files.h"
 
 namespace longspan {
 namespace {
@@ -37,11 +38,12 @@ absl::StatusOr<StepRecords> Unpack(const std::string& text) {
 
 class NodeSteps : public StepProtocol {
  public:
-  NodeSteps(FileSystem& files, CheckpointOptions options, const TierOptions& tier,
-            const std::vector<int64_t>& file_bytes, Transport& transport, absl::Duration timeout,
-            const std::atomic<bool>& stop)
+  NodeSteps(FileSystem& files, CheckpointOptions options, int64_t generation,
+            const TierOptions& tier, const std::vector<int64_t>& file_bytes, Transport& transport,
+            absl::Duration timeout, const std::atomic<bool>& stop)
       : files_(files),
         options_(std::move(options)),
+        generation_(generation),
         name_(tier.tier.name),
         leaders_(NodeLeaders(tier.nodes)),
         transport_(transport),
@@ -56,6 +58,10 @@ class NodeSteps : public StepProtocol {
           files_, transport_, options_.run_id, *ErasureGroups(tier.erasure, tier.nodes, file_bytes),
           timeout_, stop_);
     }
+  }
+
+  ~NodeSteps() override {
+    if (node_leader()) RemoveSpare(files_, options_.directory, generation_).IgnoreError();
   }
 
   std::string name() const override { return name_; }
@@ -216,6 +222,7 @@ class NodeSteps : public StepProtocol {
 
   FileSystem& files_;
   const CheckpointOptions options_;
+  const int64_t generation_;
   const std::string name_;
   const std::vector<int> leaders_;
   Transport& transport_;
@@ -238,12 +245,12 @@ std::vector<int> NodeLeaders(const std::vector<int>& nodes) {
 }
 
 std::unique_ptr<StepProtocol> MakeNodeSteps(FileSystem& files, CheckpointOptions options,
-                                            const TierOptions& tier,
+                                            int64_t generation, const TierOptions& tier,
                                             const std::vector<int64_t>& file_bytes,
                                             Transport& transport, absl::Duration timeout,
                                             const std::atomic<bool>& stop) {
-  return std::make_unique<NodeSteps>(files, std::move(options), tier, file_bytes, transport,
-                                     timeout, stop);
+  return std::make_unique<NodeSteps>(files, std::move(options), generation, tier, file_bytes,
+                                     transport, timeout, stop);
 }
 
 }  // namespace longspan

@@ -15,7 +15,7 @@ namespace longspan {
 
 // `options.directory` is the tier's. `file_bytes` of every rank. `tier.erasure` suits `tier.nodes`.
 std::unique_ptr<StepProtocol> MakeNodeSteps(FileSystem& files, CheckpointOptions options,
-                                            const TierOptions& tier,
+                                            int64_t generation, const TierOptions& tier,
                                             const std::vector<int64_t>& file_bytes,
                                             Transport& transport, absl::Duration timeout,
                                             const std::atomic<bool>& stop);

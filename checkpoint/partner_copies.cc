@@ -153,10 +153,9 @@ absl::Status PartnerCopies::TakePieces(const SavedStep& step, int source, bool& 
     }
     if (file == nullptr) {
       absl::StatusOr<std::unique_ptr<File>> created =
-          CreateRankFile(files_, step.directory, source);
+          CreateRankFile(files_, step.directory, source, head.file_bytes);
       if (!created.ok()) return created.status();
       file = *std::move(created);
-      if (absl::Status status = file->Reserve(head.file_bytes); !status.ok()) return status;
     }
     const int64_t begin = head.piece * kPieceBytes;
     if (absl::Status status = file->WriteAt(begin, data, bytes); !status.ok()) return status;

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 
@@ -60,6 +61,35 @@ absl::Status FileFailure(const char* operation, const std::string& path, int err
 
 int OpenDescriptor(const std::string& path, int flags) {
   return Retry([&] { return open(path.c_str(), flags | O_CLOEXEC, 0666); });
+}
+
+absl::StatusOr<int> ReuseDescriptor(const std::string& from, const std::string& to) {
+  const int descriptor = OpenDescriptor(from, O_RDWR);
+  if (descriptor < 0) return FileFailure("open", from, errno);
+  const auto refuse = [&](const absl::Status& status) {
+    close(descriptor);
+    return status;
+  };
+  struct stat info;
+  if (Retry([&] { return fstat(descriptor, &info); }) != 0)
+    return refuse(FileFailure("stat", from, errno));
+  if (info.st_nlink != 1)
+    return refuse(absl::FailedPreconditionError(from + " has another name (a hard link)"));
+  // A lease to write is given only to whoever has the file open alone. Should somebody open it in
+  // this moment, the kernel tells by a signal, which by default would end the process: one that is
+  // ignored, then.
+  fcntl(descriptor, F_SETSIG, SIGURG);
+  if (fcntl(descriptor, F_SETLEASE, F_WRLCK) != 0) {
+    return refuse(absl::FailedPreconditionError(from + " may be in use: " + std::strerror(errno)));
+  }
+  fcntl(descriptor, F_SETLEASE, F_UNLCK);
+  // By link and unlink there would be two names for a moment; not every file system can rename
+  // without replacing. Nobody else makes `to`.
+  if (access(to.c_str(), F_OK) == 0) return refuse(FileFailure("reuse", to, EEXIST));
+  if (rename(from.c_str(), to.c_str()) != 0) {
+    return refuse(FileFailure("rename", from + " to " + to, errno));
+  }
+  return descriptor;
 }
 
 PosixFile::~PosixFile() { close(descriptor_); }
@@ -158,6 +188,32 @@ absl::Status PosixFiles::Rename(const std::string& from, const std::string& to) 
   if (rename(from.c_str(), to.c_str()) != 0)
     return FileFailure("rename", from + " to " + to, errno);
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<File>> PosixFiles::Reuse(const std::string& from,
+                                                        const std::string& to) {
+  absl::StatusOr<int> descriptor = ReuseDescriptor(from, to);
+  if (!descriptor.ok()) return descriptor.status();
+  return std::make_unique<PosixFile>(to, *descriptor);
+}
+
+bool PosixFiles::CanReuse(const std::string& directory) {
+  constexpr int64_t kZfs = 0x2fc12fc1;
+  struct statfs info;
+  if (Retry([&] { return statfs(directory.c_str(), &info); }) != 0) return false;
+  // File systems of one machine, where a lease tells whether anybody has a file open.
+  switch (static_cast<int64_t>(info.f_type)) {
+    case EXT4_SUPER_MAGIC:
+    case XFS_SUPER_MAGIC:
+    case BTRFS_SUPER_MAGIC:
+    case F2FS_SUPER_MAGIC:
+    case OVERLAYFS_SUPER_MAGIC:
+    case TMPFS_MAGIC:
+    case kZfs:
+      return true;
+    default:
+      return false;
+  }
 }
 
 absl::Status PosixFiles::Remove(const std::string& path) {

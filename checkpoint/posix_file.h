@@ -17,6 +17,9 @@ absl::Status FileFailure(const char* operation, const std::string& path, int err
 // As open(2), with O_CLOEXEC, not interrupted by signals; -1 and errno on failure.
 int OpenDescriptor(const std::string& path, int flags);
 
+// The descriptor that FileSystem::Reuse asks for.
+absl::StatusOr<int> ReuseDescriptor(const std::string& from, const std::string& to);
+
 // Owns its descriptor.
 class PosixFile : public File {
  public:
@@ -48,6 +51,9 @@ class PosixFiles : public FileSystem {
   absl::Status CreateDirectory(const std::string& path) override;
   absl::Status SyncDirectory(const std::string& path) override;
   absl::Status Rename(const std::string& from, const std::string& to) override;
+  absl::StatusOr<std::unique_ptr<File>> Reuse(const std::string& from,
+                                              const std::string& to) override;
+  bool CanReuse(const std::string& directory) override;
   absl::Status Remove(const std::string& path) override;
   absl::StatusOr<std::vector<std::string>> List(const std::string& path) override;
   bool Exists(const std::string& path) override;

@@ -85,6 +85,8 @@ class RankFileStream {
   void CopyPiece(int64_t piece, char* to, const CopyBytes& copy);
   // Adds the checksums of a piece to `sums`; pieces in order.
   void AddSums(int64_t piece, const char* bytes, RankFileSums& sums);
+  // Both, for regions in host memory: what was copied is summed while a core's cache still has it.
+  void CopyAndSum(int64_t piece, char* to, RankFileSums& sums);
 
  private:
   struct Part {
@@ -94,6 +96,9 @@ class RankFileStream {
   };
   template <typename Visit>
   void ForParts(int64_t begin, int64_t end, size_t& first, const Visit& visit) const;
+  // Both of the bytes [begin, begin + count) of the file, which are in one chunk.
+  void CopyBlock(int64_t begin, int64_t count, char* to, const CopyBytes& copy);
+  void SumBlock(int64_t begin, int64_t count, const char* bytes, RankFileSums& sums);
 
   const RankFileLayout& layout_;
   const std::vector<StateRegion>& regions_;
@@ -101,33 +106,30 @@ class RankFileStream {
   size_t first_copied_ = 0, first_summed_ = 0;  // parts that are not yet through
 };
 
-// Checksums pieces and writes them, several at a time.
+// Writes pieces, several at a time.
 class RankFileWriter {
  public:
-  // `file` is new and empty. All of these outlive the writer; Finish comes before its end.
-  RankFileWriter(const RankFileLayout& layout, RankFileStream& stream, File& file, HostPool& pool,
-                 bool content_sums = false);
+  // All of these outlive the writer; Finish comes before its end.
+  RankFileWriter(const RankFileLayout& layout, File& file, HostPool& pool);
   ~RankFileWriter();
   // Takes over `chunk`, of the pool, that holds a piece; gives it back when it is written. Pieces
   // in order, on one thread.
   void Write(int64_t piece, char* chunk);
   // Waits for the writes and syncs the file. The first failure, if any.
-  absl::StatusOr<RankFileSums> Finish();
+  absl::Status Finish();
 
  private:
   const RankFileLayout& layout_;
-  RankFileStream& stream_;
   File& file_;
   HostPool& pool_;
-  RankFileSums sums_;
   std::mutex mutex_;
   std::condition_variable ended_;
   int64_t under_way_ = 0;
   absl::Status failure_;
 };
 
-// Reserves the space, streams head and regions into `file` and syncs it. `regions` are those of the
-// layout, with memory that nobody changes meanwhile. `pool`: chunks of kPieceBytes, at least one of
+// Streams head and regions into `file` and syncs it. `regions` are those of the layout, in host
+// memory that nobody changes meanwhile. `pool`: chunks of kPieceBytes, at least one of
 // which is free or will be.
 absl::StatusOr<RankFileSums> WriteRankFile(const RankFileLayout& layout,
                                            const std::vector<StateRegion>& regions, File& file,

@@ -8,6 +8,17 @@
 #include "kernels/device/content_sum.h"
 
 namespace longspan {
+namespace {
+
+// What a core's cache keeps, so that bytes come out of memory once for the copy and all sums.
+constexpr int64_t kCachedBytes = int64_t{128} << 10;
+static_assert(kChunkBytes % kCachedBytes == 0);
+
+void HostCopy(void* to, const void* from, int64_t bytes) {
+  std::memcpy(to, from, static_cast<size_t>(bytes));
+}
+
+}  // namespace
 
 int64_t PieceCount(const RankFileLayout& layout) {
   return (layout.bytes + kPieceBytes - 1) / kPieceBytes;
@@ -51,9 +62,8 @@ void RankFileStream::ForParts(int64_t begin, int64_t end, size_t& first, const V
   }
 }
 
-void RankFileStream::CopyPiece(int64_t piece, char* to, const CopyBytes& copy) {
-  const int64_t begin = piece * kPieceBytes;
-  ForParts(begin, begin + PieceBytes(layout_, piece), first_copied_,
+void RankFileStream::CopyBlock(int64_t begin, int64_t count, char* to, const CopyBytes& copy) {
+  ForParts(begin, begin + count, first_copied_,
            [&](const Part& part, int64_t from, int64_t end, int64_t at) {
              const char* source = part.data + (from - part.begin);
              if (part.region < 0) {
@@ -64,37 +74,44 @@ void RankFileStream::CopyPiece(int64_t piece, char* to, const CopyBytes& copy) {
            });
 }
 
+void RankFileStream::SumBlock(int64_t begin, int64_t count, const char* bytes, RankFileSums& sums) {
+  if (begin % kChunkBytes == 0) sums.chunk_crc32c.push_back(0);
+  sums.chunk_crc32c.back() = ExtendCrc32c(sums.chunk_crc32c.back(), bytes, count);
+  ForParts(begin, begin + count, first_summed_,
+           [&](const Part& part, int64_t from, int64_t end, int64_t at) {
+             if (part.region < 0) return;
+             uint64_t& crc = sums.region_crc64[part.region];
+             crc = ExtendCrc64(crc, bytes + at, end - from);
+             const StateRegion& region = regions_[part.region];
+             if (sums.content_sums.empty() || region.content_sum < 0) return;
+             sums.content_sums[region.content_sum] += ContentSum(
+                 bytes + at, (end - from) / 4, region.content_position + (from - part.begin) / 4);
+           });
+}
+
+void RankFileStream::CopyPiece(int64_t piece, char* to, const CopyBytes& copy) {
+  CopyBlock(piece * kPieceBytes, PieceBytes(layout_, piece), to, copy);
+}
+
 void RankFileStream::AddSums(int64_t piece, const char* bytes, RankFileSums& sums) {
-  // What a core's cache keeps, so that the bytes come out of memory once for all sums.
-  constexpr int64_t kCached = int64_t{256} << 10;
-  static_assert(kChunkBytes % kCached == 0);
-  const int64_t begin = piece * kPieceBytes;
   const int64_t length = PieceBytes(layout_, piece);
-  for (int64_t block = 0; block < length; block += kCached) {
-    const int64_t count = std::min(kCached, length - block);
-    const char* const data = bytes + block;
-    if (block % kChunkBytes == 0) sums.chunk_crc32c.push_back(0);
-    sums.chunk_crc32c.back() = ExtendCrc32c(sums.chunk_crc32c.back(), data, count);
-    ForParts(begin + block, begin + block + count, first_summed_,
-             [&](const Part& part, int64_t from, int64_t end, int64_t at) {
-               if (part.region < 0) return;
-               uint64_t& crc = sums.region_crc64[part.region];
-               crc = ExtendCrc64(crc, data + at, end - from);
-               const StateRegion& region = regions_[part.region];
-               if (sums.content_sums.empty() || region.content_sum < 0) return;
-               sums.content_sums[region.content_sum] += ContentSum(
-                   data + at, (end - from) / 4, region.content_position + (from - part.begin) / 4);
-             });
+  for (int64_t at = 0; at < length; at += kCachedBytes) {
+    SumBlock(piece * kPieceBytes + at, std::min(kCachedBytes, length - at), bytes + at, sums);
   }
 }
 
-RankFileWriter::RankFileWriter(const RankFileLayout& layout, RankFileStream& stream, File& file,
-                               HostPool& pool, bool content_sums)
-    : layout_(layout),
-      stream_(stream),
-      file_(file),
-      pool_(pool),
-      sums_(stream.EmptySums(content_sums)) {
+void RankFileStream::CopyAndSum(int64_t piece, char* to, RankFileSums& sums) {
+  const int64_t begin = piece * kPieceBytes;
+  const int64_t length = PieceBytes(layout_, piece);
+  for (int64_t at = 0; at < length; at += kCachedBytes) {
+    const int64_t count = std::min(kCachedBytes, length - at);
+    CopyBlock(begin + at, count, to + at, HostCopy);
+    SumBlock(begin + at, count, to + at, sums);
+  }
+}
+
+RankFileWriter::RankFileWriter(const RankFileLayout& layout, File& file, HostPool& pool)
+    : layout_(layout), file_(file), pool_(pool) {
   LONGSPAN_CHECK(pool.chunk_bytes() == kPieceBytes, "a chunk holds a piece");
 }
 
@@ -103,7 +120,6 @@ RankFileWriter::~RankFileWriter() {
 }
 
 void RankFileWriter::Write(int64_t piece, char* chunk) {
-  stream_.AddSums(piece, chunk, sums_);
   {
     const std::lock_guard lock(mutex_);
     if (!failure_.ok()) {  // the file is lost: the rest of it need not be written
@@ -122,30 +138,28 @@ void RankFileWriter::Write(int64_t piece, char* chunk) {
                    });
 }
 
-absl::StatusOr<RankFileSums> RankFileWriter::Finish() {
+absl::Status RankFileWriter::Finish() {
   {
     std::unique_lock lock(mutex_);
     ended_.wait(lock, [&] { return under_way_ == 0; });
     if (!failure_.ok()) return failure_;
   }
-  if (absl::Status status = file_.Sync(); !status.ok()) return status;
-  return std::move(sums_);
+  return file_.Sync();
 }
 
 absl::StatusOr<RankFileSums> WriteRankFile(const RankFileLayout& layout,
                                            const std::vector<StateRegion>& regions, File& file,
                                            HostPool& pool) {
-  if (absl::Status status = file.Reserve(layout.bytes); !status.ok()) return status;
   RankFileStream stream(layout, regions);
-  RankFileWriter writer(layout, stream, file, pool);
+  RankFileSums sums = stream.EmptySums(/*content_sums=*/false);
+  RankFileWriter writer(layout, file, pool);
   for (int64_t piece = 0; piece < PieceCount(layout); ++piece) {
     char* chunk = pool.Take();
-    stream.CopyPiece(piece, chunk, [](void* to, const void* from, int64_t bytes) {
-      std::memcpy(to, from, static_cast<size_t>(bytes));
-    });
+    stream.CopyAndSum(piece, chunk, sums);
     writer.Write(piece, chunk);
   }
-  return writer.Finish();
+  if (absl::Status status = writer.Finish(); !status.ok()) return status;
+  return sums;
 }
 
 }  // namespace longspan

@@ -115,15 +115,19 @@ absl::Status RestoreRegions(FileSystem& files, const CheckpointInfo& info,
   });
 }
 
+std::vector<CheckpointTensor> TensorsOf(const Manifest& manifest) {
+  std::vector<CheckpointTensor> tensors;
+  for (const ManifestTensor& tensor : manifest.tensors) {
+    tensors.push_back({tensor.group, tensor.tensor, tensor.dtype, tensor.shape, tensor.crc64});
+  }
+  return tensors;
+}
+
 absl::StatusOr<std::vector<CheckpointTensor>> ListTensors(FileSystem& files,
                                                           const CheckpointInfo& info) {
   absl::StatusOr<Manifest> manifest = ManifestOf(files, info, Holds::kSomeFiles);
   if (!manifest.ok()) return manifest.status();
-  std::vector<CheckpointTensor> tensors;
-  for (const ManifestTensor& tensor : manifest->tensors) {
-    tensors.push_back({tensor.group, tensor.tensor, tensor.dtype, tensor.shape, tensor.crc64});
-  }
-  return tensors;
+  return TensorsOf(*manifest);
 }
 
 }  // namespace longspan

@@ -5,6 +5,8 @@
 #include <set>
 #include <utility>
 
+#include "checkpoint/spare_files.h"
+
 namespace longspan {
 namespace {
 
@@ -30,16 +32,21 @@ std::vector<std::string> Apply(FileSystem& files, const CheckpointOptions& optio
     return problems;
   }
 
-  std::vector<std::string> doomed;
+  std::vector<std::string> doomed, retired;
   std::set<int64_t> kept_for_good;
   for (size_t i = 0; i < committed->size(); ++i) {
     const CheckpointInfo& info = (*committed)[i];  // newest first
     const bool marked = options.keep_every > 0 && info.step % options.keep_every == 0 &&
                         kept_for_good.insert(info.step).second;
-    if (i >= static_cast<size_t>(options.keep_last) && !marked) doomed.push_back(info.directory);
+    if (i >= static_cast<size_t>(options.keep_last) && !marked) retired.push_back(info.directory);
   }
   for (const std::string& name : *names) {
     const std::string path = JoinPath(directory, name);
+    const std::optional<int64_t> spare = ParseSpareDirectoryName(name);
+    if (spare && *spare < newest.generation) {
+      if (absl::Status status = RemoveSpare(files, directory, *spare); !status.ok())
+        problems.push_back(path + " is not removed: " + std::string(status.message()));
+    }
     if (!ParseStepDirectoryName(name)) continue;
     // Asked after the listing: a directory that was made since is not in it.
     if (under_way && under_way(path)) continue;
@@ -57,14 +64,20 @@ std::vector<std::string> Apply(FileSystem& files, const CheckpointOptions& optio
       }
     }
   }
+  // All but the first: one is enough for the next save.
+  if (!retired.empty()) doomed.insert(doomed.end(), retired.begin() + 1, retired.end());
   bool deleted = false;
-  for (const std::string& path : doomed) {
-    if (absl::Status status = DeleteStepDirectory(files, path); !status.ok()) {
+  const auto note = [&](const std::string& path, const absl::Status& status) {
+    if (status.ok()) {
+      deleted = true;
+    } else {
       problems.push_back("old checkpoint " + path +
                          " is not removed: " + std::string(status.message()));
-    } else {
-      deleted = true;
     }
+  };
+  for (const std::string& path : doomed) note(path, DeleteStepDirectory(files, path));
+  if (!retired.empty()) {
+    note(retired.front(), RetireStepDirectory(files, retired.front(), newest.generation));
   }
   if (deleted) {
     if (absl::Status status = files.SyncDirectory(directory); !status.ok()) {

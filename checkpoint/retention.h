@@ -16,11 +16,12 @@ using UnderWay = std::function<bool(const std::string& directory)>;
 
 // Deletes, of committed steps, all but the newest `options.keep_last` and, of each multiple of
 // `options.keep_every`, the newest generation; and unfinished saves of this generation and older
-// ones. `newest` has just been committed: nothing is deleted unless it reads back whole (manifest
-// and commit record). A directory with a commit record that does not read back is kept, for
-// somebody to look at, and does not count. `under_way` tells of the path of a step directory
-// whether this attempt is still writing it, from before it was made: such a one stays. Returns what
-// could not be done, one line each; nothing here fails a save.
+// ones. The files of one that was committed are kept as spare ones (spare_files.h). `newest` has
+// just been committed: nothing is deleted unless it reads back whole (manifest and commit record).
+// A directory with a commit record that does not read back is kept, for somebody to look at, and
+// does not count. `under_way` tells of the path of a step directory whether this attempt is still
+// writing it, from before it was made: such a one stays. Returns what could not be done, one line
+// each; nothing here fails a save.
 std::vector<std::string> ApplyRetention(FileSystem& files, const CheckpointOptions& options,
                                         const StepName& newest,
                                         const UnderWay& under_way = nullptr);

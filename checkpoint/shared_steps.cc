@@ -8,6 +8,7 @@
 #include "checkpoint/checksum.h"
 #include "checkpoint/commit.h"
 #include "checkpoint/manifest.h"
+#include "checkpoint/spare_files.h"
 #include "checkpoint/step_protocol.h"
 
 namespace longspan {
@@ -15,13 +16,17 @@ namespace {
 
 class SharedSteps : public StepProtocol {
  public:
-  SharedSteps(FileSystem& files, CheckpointOptions options, Transport& transport,
-              absl::Duration timeout, const std::atomic<bool>& stop)
+  SharedSteps(FileSystem& files, CheckpointOptions options, int64_t generation,
+              Transport& transport, absl::Duration timeout, const std::atomic<bool>& stop)
       : files_(files),
         options_(std::move(options)),
+        generation_(generation),
         transport_(transport),
         timeout_(timeout),
         stop_(stop) {}
+  ~SharedSteps() override {
+    if (leader()) RemoveSpare(files_, options_.directory, generation_).IgnoreError();
+  }
 
   absl::Status Begin(SavedStep& step, const absl::Status& mine) override {
     {
@@ -95,6 +100,7 @@ class SharedSteps : public StepProtocol {
 
   FileSystem& files_;
   const CheckpointOptions options_;
+  const int64_t generation_;
   Transport& transport_;
   const absl::Duration timeout_;
   const std::atomic<bool>& stop_;
@@ -128,9 +134,11 @@ bool EveryRankIsThrough(const absl::Status& failure) {
 }
 
 std::unique_ptr<StepProtocol> MakeSharedSteps(FileSystem& files, CheckpointOptions options,
-                                              Transport& transport, absl::Duration timeout,
+                                              int64_t generation, Transport& transport,
+                                              absl::Duration timeout,
                                               const std::atomic<bool>& stop) {
-  return std::make_unique<SharedSteps>(files, std::move(options), transport, timeout, stop);
+  return std::make_unique<SharedSteps>(files, std::move(options), generation, transport, timeout,
+                                       stop);
 }
 
 }  // namespace longspan

@@ -17,15 +17,6 @@ std::string Padded(int64_t value, int digits) {
   return text;
 }
 
-// Digits alone, as many as an int64_t surely holds.
-std::optional<int64_t> ParseNumber(const std::string& text) {
-  if (text.empty() || text.size() > 18 ||
-      text.find_first_not_of("0123456789") != std::string::npos) {
-    return std::nullopt;
-  }
-  return std::stoll(text);
-}
-
 absl::Status WriteNew(FileSystem& files, const std::string& path, const std::string& content) {
   absl::StatusOr<std::unique_ptr<File>> file = files.Create(path);
   if (!file.ok()) return file.status();
@@ -39,8 +30,18 @@ absl::Status WriteNew(FileSystem& files, const std::string& path, const std::str
 
 }  // namespace
 
+std::string PaddedGeneration(int64_t generation) { return Padded(generation, 4); }
+
+std::optional<int64_t> ParseNumber(const std::string& digits) {
+  if (digits.empty() || digits.size() > 18 ||
+      digits.find_first_not_of("0123456789") != std::string::npos) {
+    return std::nullopt;
+  }
+  return std::stoll(digits);
+}
+
 std::string StepDirectoryName(const StepName& name) {
-  return "step-" + Padded(name.step, 8) + ".g" + Padded(name.generation, 4);
+  return "step-" + Padded(name.step, 8) + ".g" + PaddedGeneration(name.generation);
 }
 
 std::optional<StepName> ParseStepDirectoryName(const std::string& name) {
@@ -55,7 +56,9 @@ std::optional<StepName> ParseStepDirectoryName(const std::string& name) {
   return parsed;
 }
 
-std::string GenerationFileName(int64_t generation) { return "generation-" + Padded(generation, 4); }
+std::string GenerationFileName(int64_t generation) {
+  return "generation-" + PaddedGeneration(generation);
+}
 
 std::optional<int64_t> ParseGenerationFileName(const std::string& name) {
   if (name.rfind("generation-", 0) != 0) return std::nullopt;
@@ -63,6 +66,15 @@ std::optional<int64_t> ParseGenerationFileName(const std::string& name) {
 }
 
 std::string RankFileName(int rank) { return "rank-" + Padded(rank, 5) + ".h5"; }
+
+std::optional<int> ParseRankFileName(const std::string& name) {
+  constexpr size_t kBefore = 5, kAfter = 3;
+  if (name.size() <= kBefore + kAfter) return std::nullopt;
+  const std::optional<int64_t> rank =
+      ParseNumber(name.substr(kBefore, name.size() - kBefore - kAfter));
+  if (!rank || RankFileName(static_cast<int>(*rank)) != name) return std::nullopt;
+  return static_cast<int>(*rank);
+}
 
 std::string JoinPath(const std::string& directory, const std::string& name) {
   return !directory.empty() && directory.back() == '/' ? directory + name : directory + "/" + name;
@@ -107,20 +119,21 @@ absl::Status ReplaceDurably(FileSystem& files, const std::string& directory,
   return files.SyncDirectory(directory);
 }
 
+absl::Status WithdrawCommit(FileSystem& files, const std::string& directory) {
+  const absl::Status removed = files.Remove(JoinPath(directory, kCommitName));
+  if (absl::IsNotFound(removed)) return absl::OkStatus();
+  if (!removed.ok()) return removed;
+  return files.SyncDirectory(directory);
+}
+
 absl::Status DeleteStepDirectory(FileSystem& files, const std::string& directory) {
+  if (absl::Status status = WithdrawCommit(files, directory); !status.ok()) return status;
   absl::StatusOr<std::vector<std::string>> names = files.List(directory);
   if (absl::IsNotFound(names.status())) return absl::OkStatus();
   if (!names.ok()) return names.status();
-  const auto commit = std::find(names->begin(), names->end(), kCommitName);
-  if (commit != names->end()) {
-    if (absl::Status status = files.Remove(JoinPath(directory, kCommitName)); !status.ok()) {
-      return status;
-    }
-    if (absl::Status status = files.SyncDirectory(directory); !status.ok()) return status;
-    names->erase(commit);
-  }
   for (const std::string& name : *names) {
-    if (absl::Status status = files.Remove(JoinPath(directory, name)); !status.ok()) return status;
+    const absl::Status removed = files.Remove(JoinPath(directory, name));
+    if (!removed.ok() && !absl::IsNotFound(removed)) return removed;
   }
   return files.Remove(directory);
 }

@@ -34,6 +34,10 @@ std::string GenerationFileName(int64_t generation);
 std::optional<int64_t> ParseGenerationFileName(const std::string& name);
 // "rank-00000.h5".
 std::string RankFileName(int rank);
+std::optional<int> ParseRankFileName(const std::string& name);
+// "0003", as it stands in names; and digits alone, as many as an int64_t surely holds.
+std::string PaddedGeneration(int64_t generation);
+std::optional<int64_t> ParseNumber(const std::string& digits);
 
 // directory + "/" + name, whether or not the directory ends in a slash.
 std::string JoinPath(const std::string& directory, const std::string& name);
@@ -51,8 +55,11 @@ absl::Status CreateDurably(FileSystem& files, const std::string& directory, cons
 absl::Status ReplaceDurably(FileSystem& files, const std::string& directory,
                             const std::string& name, const std::string& content);
 
-// Deletes a step directory: first COMMIT, durably, so that it stops to count at once; then the
-// rest. OK if it is gone.
+// Removes the commit record of a step directory, durably, so that it stops to count at once. OK if
+// it has none.
+absl::Status WithdrawCommit(FileSystem& files, const std::string& directory);
+// Deletes a step directory: first COMMIT, durably; then the rest. OK if it, or a file in it, is
+// gone.
 absl::Status DeleteStepDirectory(FileSystem& files, const std::string& directory);
 
 // What a committed directory must hold of the files that its manifest names: a node's holds some.
@@ -69,8 +76,9 @@ absl::StatusOr<Manifest> ReadCommittedManifest(FileSystem& files, const std::str
 absl::StatusOr<std::vector<std::string>> FilesElsewhere(FileSystem& files, const Manifest& manifest,
                                                         const std::string& directory);
 
-// What callers are told of it; without the time of the commit.
+// What callers are told of it; without the time of the commit. And of its tensors.
 CheckpointInfo InfoOf(const Manifest& manifest, const std::string& directory);
+std::vector<CheckpointTensor> TensorsOf(const Manifest& manifest);
 
 // ListCheckpoints, of directories that hold all of their files or some.
 absl::StatusOr<std::vector<CheckpointInfo>> ListCommitted(FileSystem& files,

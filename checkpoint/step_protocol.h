@@ -65,7 +65,8 @@ using MakeProtocol = std::function<std::unique_ptr<StepProtocol>(
     const std::vector<int64_t>& file_bytes, const std::atomic<bool>& stop)>;
 
 std::unique_ptr<StepProtocol> MakeSharedSteps(FileSystem& files, CheckpointOptions options,
-                                              Transport& transport, absl::Duration timeout,
+                                              int64_t generation, Transport& transport,
+                                              absl::Duration timeout,
                                               const std::atomic<bool>& stop);
 
 // Collective. Of a generation that is claimed already.

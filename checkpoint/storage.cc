@@ -32,6 +32,8 @@ class Storage : public PosixFiles {
 
   absl::StatusOr<std::unique_ptr<File>> Create(const std::string& path) override;
   absl::StatusOr<std::unique_ptr<File>> OpenForRead(const std::string& path) override;
+  absl::StatusOr<std::unique_ptr<File>> Reuse(const std::string& from,
+                                              const std::string& to) override;
   void RegisterMemory(const void* data, int64_t bytes) override {
     if (ring_ != nullptr) ring_->RegisterMemory(data, bytes);
   }
@@ -60,6 +62,9 @@ class Storage : public PosixFiles {
   }
 
  private:
+  // Takes over `descriptor`, of a file to be written.
+  std::unique_ptr<File> Opened(const std::string& path, int descriptor);
+
   const StorageOptions options_;
   const std::unique_ptr<WriteEngine> ring_;  // null: not wanted, or refused
   const std::string ring_refusal_;
@@ -185,6 +190,17 @@ absl::StatusOr<std::unique_ptr<File>> Storage::OpenForRead(const std::string& pa
 absl::StatusOr<std::unique_ptr<File>> Storage::Create(const std::string& path) {
   const int descriptor = OpenDescriptor(path, O_CREAT | O_EXCL | O_RDWR);
   if (descriptor < 0) return FileFailure("create", path, errno);
+  return Opened(path, descriptor);
+}
+
+absl::StatusOr<std::unique_ptr<File>> Storage::Reuse(const std::string& from,
+                                                     const std::string& to) {
+  absl::StatusOr<int> descriptor = ReuseDescriptor(from, to);
+  if (!descriptor.ok()) return descriptor.status();
+  return Opened(to, *descriptor);
+}
+
+std::unique_ptr<File> Storage::Opened(const std::string& path, int descriptor) {
   int direct = -1;
   if (options_.direct) {
     direct = OpenDescriptor(path, O_WRONLY | O_DIRECT);

@@ -50,6 +50,7 @@ class Restorer : public TieredRestore {
                  kPatience) {}
 
   const CheckpointInfo& info() const override { return info_; }
+  std::vector<CheckpointTensor> tensors() const override { return TensorsOf(manifest_); }
 
   // Every file is somewhere, or can be computed. The same on all ranks.
   absl::Status CheckPlaces() const {

@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "checkpoint/erasure_groups.h"
 #include "checkpoint/node_steps.h"
+#include "checkpoint/spare_files.h"
 #include "checkpoint/step_directory.h"
 #include "checkpoint/step_protocol.h"
 #include "checkpoint/vote.h"
@@ -172,8 +173,8 @@ absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> OpenTier(
   const absl::Duration timeout = lazy.timeout;
   return OpenLazyWriter(files, here, std::move(lazy), std::move(regions), memory, transport,
                         generation, [&](const auto& file_bytes, const auto& stop) {
-                          return MakeNodeSteps(files, here, tier, file_bytes, transport, timeout,
-                                               stop);
+                          return MakeNodeSteps(files, here, generation, tier, file_bytes, transport,
+                                               timeout, stop);
                         });
 }
 
@@ -182,7 +183,7 @@ absl::Status RemoveTier(FileSystem& files, const TierDirectory& tier) {
   if (absl::IsNotFound(names.status())) return absl::OkStatus();
   if (!names.ok()) return names.status();
   for (const std::string& name : *names) {
-    if (!ParseStepDirectoryName(name)) continue;
+    if (!ParseStepDirectoryName(name) && !ParseSpareDirectoryName(name)) continue;
     if (absl::Status status = DeleteStepDirectory(files, JoinPath(tier.directory, name));
         !status.ok()) {
       return status;

@@ -63,7 +63,7 @@ struct Erasure {
   int data = 0, parity = 0;
   bool off() const { return parity == 0; }
 };
-// "4+1". InvalidArgument for anything else.
+// "4+1". InvalidArgument for anything else, with a message that says what is wanted, not what came.
 absl::StatusOr<Erasure> ParseErasure(const std::string& text);
 
 struct TierOptions {
@@ -129,6 +129,8 @@ class TieredRestore {
   virtual ~TieredRestore() = default;
   // `directory` is the checkpoint directory's, or that of the copy that the manifest is from.
   virtual const CheckpointInfo& info() const = 0;
+  // As ListTensors; not collective.
+  virtual std::vector<CheckpointTensor> tensors() const = 0;
   // As RestoreRegions. `notes` gets a line for every file that this rank had to take from elsewhere
   // than where it was looked for first, and for every file that had to be computed for any rank.
   virtual absl::Status Restore(const std::vector<StateRegion>& regions,

@@ -9,6 +9,7 @@
 #include "checkpoint/commit.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/rank_file.h"
+#include "checkpoint/spare_files.h"
 #include "checkpoint/step_directory.h"
 #include "checkpoint/vote.h"
 
@@ -40,6 +41,9 @@ class SynchronousWriter : public CheckpointWriter {
         options_(std::move(options)),
         transport_(transport),
         generation_(generation) {}
+  ~SynchronousWriter() override {
+    if (transport_.rank() == 0) RemoveSpare(files_, options_.directory, generation_).IgnoreError();
+  }
 
   int64_t generation() const override { return generation_; }
 
@@ -119,7 +123,7 @@ class SynchronousWriter : public CheckpointWriter {
   absl::StatusOr<std::string> WriteOwnFile(const std::string& directory,
                                            const std::vector<StateRegion>& regions) {
     absl::StatusOr<std::unique_ptr<File>> file =
-        CreateRankFile(files_, directory, transport_.rank());
+        CreateRankFile(files_, directory, transport_.rank(), layout_->bytes);
     if (!file.ok()) return file.status();
     absl::StatusOr<RankFileSums> sums = WriteRankFile(*layout_, regions, **file, *pool_);
     file->reset();

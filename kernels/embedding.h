@@ -11,8 +11,8 @@ namespace longspan {
 // checked; table: (entries, width) and out: (rows, width), f32, on a GPU each f32 or bf16.
 void EmbeddingForward(TensorView ids, TensorView table, bool accumulate, TensorView out,
                       Stream& stream);
-// dtable[ids[i]] += dout[i], summed in row order whatever the number of threads. dtable: f32; dout:
-// f32, or on a GPU bf16.
+// dtable[ids[i]] += dout[i], summed in a fixed order: on the CPU that of the rows, whatever the
+// number of threads. dtable: f32; dout: f32, or on a GPU bf16.
 void EmbeddingBackward(TensorView ids, TensorView dout, TensorView dtable, Stream& stream);
 
 }  // namespace longspan

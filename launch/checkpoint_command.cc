@@ -1,9 +1,13 @@
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -12,11 +16,15 @@
 #include "absl/strings/str_join.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/tiers.h"
+#include "launch/checkpoint_reader.h"
 #include "launch/command_line.h"
 #include "launch/commands.h"
 #include "launch/model_exchange.h"
 #include "nlohmann/json.hpp"
+#include "parallel/transport/mpi_transport.h"
+#include "parallel/transport/rank_threads.h"
 #include "runtime/metrics/run_log.h"
+#include "runtime/train/agreement.h"
 
 namespace longspan {
 namespace {
@@ -56,14 +64,6 @@ absl::StatusOr<Copy> CopyIn(const std::string& directory, bool in_tier) {
   return copy;
 }
 
-// A step directory is in a tier if nobody claims generations where it lies.
-bool InTier(const std::string& directory) {
-  absl::StatusOr<std::vector<std::string>> beside = PosixFileSystem().List(directory + "/..");
-  return beside.ok() && std::none_of(beside->begin(), beside->end(), [](const std::string& name) {
-           return name.rfind("generation-", 0) == 0;
-         });
-}
-
 // Newest first, the checkpoint directory's before tiers'; or the one of a step directory. An error
 // if there is none.
 absl::StatusOr<std::vector<Copy>> Copies(const std::string& path) {
@@ -92,23 +92,21 @@ absl::StatusOr<std::vector<Copy>> Copies(const std::string& path) {
   return copies;
 }
 
-// With `whole`, all files of the newest step are to be here: an older one is not taken instead.
-absl::StatusOr<CheckpointInfo> FindNewest(const std::string& path, bool whole) {
-  absl::StatusOr<std::vector<Copy>> copies = Copies(path);
-  if (!copies.ok()) return copies.status();
-  const Copy& newest = copies->front();
-  for (const Copy& copy : *copies) {
-    const bool same =
-        copy.info.generation == newest.info.generation && copy.info.step == newest.info.step;
-    if (same && copy.elsewhere.empty()) return copy.info;
+// Runs `body` on every rank that a launcher started; else on this process as the only one. `body`
+// returns the same on all ranks, and one of them prints it.
+absl::Status OnRanks(int* argc, char*** argv, const std::function<absl::Status(Transport&)>& body) {
+  if (!LaunchedUnderMpi()) {
+    absl::Status status;
+    const absl::Status ran = RunRanks(1, [&](Transport& transport, Device&) {
+      status = body(transport);
+      return absl::OkStatus();
+    });
+    return ran.ok() ? status : ran;
   }
-  if (!whole) return newest.info;
-  return absl::FailedPreconditionError(absl::StrCat(
-      newest.info.directory, ": ", absl::StrJoin(newest.elsewhere, ", "),
-      newest.elsewhere.size() == 1 ? " is" : " are",
-      " on other nodes. A run that resumes gathers all files, computes those that only parity is "
-      "left of, and saves them in its checkpoint directory when it ends; or name an older "
-      "checkpoint's directory"));
+  absl::StatusOr<std::unique_ptr<Transport>> transport = OpenMpiTransport(argc, argv);
+  if (!transport.ok()) return transport.status();
+  const absl::Status status = body(**transport);
+  return status.ok() || (*transport)->rank() == 0 ? status : absl::Status(status.code(), "");
 }
 
 std::string NameOf(const CheckpointTensor& tensor) {
@@ -126,8 +124,34 @@ struct Row {
   nlohmann::json tiers = nlohmann::json::array();
 };
 
-// Newest first: of the checkpoint directory and of this node's tiers.
-absl::StatusOr<std::vector<Row>> Rows(const std::string& path, std::vector<std::string>* skipped) {
+// What this node's tiers have, for the rank that prints. Of one rank of every node.
+absl::StatusOr<std::string> TiersHere(const std::string& path) {
+  absl::StatusOr<std::vector<TierListing>> tiers =
+      ListTiers(PosixFileSystem(), path + "/checkpoints");
+  if (!tiers.ok()) return tiers.status();
+  char host[256] = "";
+  gethostname(host, sizeof(host) - 1);
+  nlohmann::json listings = nlohmann::json::array();
+  for (const TierListing& listing : *tiers) {
+    const CheckpointInfo& info = listing.info;
+    listings.push_back({{"step", info.step},
+                        {"generation", info.generation},
+                        {"ranks", info.ranks},
+                        {"bytes", info.bytes},
+                        {"time", info.time},
+                        {"tier", listing.tier},
+                        {"host", host},
+                        {"directory", info.directory},
+                        {"files_here", listing.files_here},
+                        {"parity_here", listing.parity_here}});
+  }
+  return listings.dump();
+}
+
+// Newest first: of the checkpoint directory and of the nodes' tiers, as TiersHere told them.
+absl::StatusOr<std::vector<Row>> Rows(const std::string& path,
+                                      const std::vector<std::string>& tiers, bool one_node,
+                                      std::vector<std::string>* skipped) {
   absl::StatusOr<std::vector<CheckpointInfo>> found = Find(path, skipped);
   if (!found.ok()) return found.status();
   std::map<std::pair<int64_t, int64_t>, Row, std::greater<>> rows;
@@ -136,36 +160,41 @@ absl::StatusOr<std::vector<Row>> Rows(const std::string& path, std::vector<std::
     row.info = info;
     row.places.push_back(info.directory);
   }
-  absl::StatusOr<std::vector<TierListing>> tiers =
-      ListTiers(PosixFileSystem(), path + "/checkpoints");
-  if (!tiers.ok()) return tiers.status();
-  for (const TierListing& listing : *tiers) {
-    Row& row = rows[{listing.info.generation, listing.info.step}];
-    if (row.places.empty()) row.info = listing.info;
-    row.places.push_back(absl::StrCat(
-        listing.tier, " (", listing.files_here, " of ", listing.info.ranks, " files",
-        listing.parity_here > 0 ? absl::StrCat(" and ", listing.parity_here, " of parity") : "",
-        " on this node): ", listing.info.directory));
-    row.tiers.push_back({{"tier", listing.tier},
-                         {"directory", listing.info.directory},
-                         {"files_here", listing.files_here},
-                         {"parity_here", listing.parity_here}});
+  for (const std::string& text : tiers) {
+    for (nlohmann::json listing : nlohmann::json::parse(text)) {
+      const std::pair<int64_t, int64_t> key{listing.at("generation"), listing.at("step")};
+      Row& row = rows[key];
+      if (row.places.empty()) {
+        std::tie(row.info.generation, row.info.step) = key;
+        row.info.ranks = listing.at("ranks");
+        row.info.bytes = listing.at("bytes");
+        row.info.time = listing.at("time");
+        row.info.directory = listing.at("directory");
+      }
+      const int parity = listing.at("parity_here");
+      row.places.push_back(absl::StrCat(
+          listing.at("tier").get<std::string>(), " (", listing.at("files_here").get<int>(), " of ",
+          row.info.ranks, " files", parity > 0 ? absl::StrCat(" and ", parity, " of parity") : "",
+          " on ", one_node ? "this node" : listing.at("host").get<std::string>(),
+          "): ", listing.at("directory").get<std::string>()));
+      for (const char* known : {"step", "generation", "ranks", "bytes", "time"}) {
+        listing.erase(known);
+      }
+      row.tiers.push_back(std::move(listing));
+    }
   }
   std::vector<Row> sorted;
   for (auto& [key, row] : rows) sorted.push_back(std::move(row));
   return sorted;
 }
 
-absl::Status List(const Options& options) {
-  std::vector<std::string> skipped;
-  absl::StatusOr<std::vector<Row>> found = Rows(options.path, &skipped);
-  if (!found.ok()) return found.status();
-  for (const std::string& line : skipped) std::fprintf(stderr, "not committed: %s\n", line.c_str());
+// By the only rank that prints.
+absl::Status PrintRows(const std::vector<Row>& rows, bool json) {
   nlohmann::json array = nlohmann::json::array();
-  if (!options.json)
+  if (!json)
     std::printf("%10s %10s %6s %12s  %-20s  %s\n", "step", "generation", "ranks", "size",
                 "committed (UTC)", "where");
-  for (const Row& row : *found) {
+  for (const Row& row : rows) {
     const CheckpointInfo& info = row.info;
     array.push_back({{"step", info.step},
                      {"generation", info.generation},
@@ -174,20 +203,44 @@ absl::Status List(const Options& options) {
                      {"time", info.time},
                      {"directory", info.directory},
                      {"tiers", row.tiers}});
-    if (!options.json) {
+    if (!json) {
       std::printf("%10lld %10lld %6d %12s  %-20s  %s\n", static_cast<long long>(info.step),
                   static_cast<long long>(info.generation), info.ranks,
                   ShortBytes(static_cast<double>(info.bytes)).c_str(), info.time.c_str(),
                   absl::StrJoin(row.places, "; ").c_str());
     }
   }
-  if (options.json) std::puts(array.dump(2).c_str());
+  if (json) std::puts(array.dump(2).c_str());
   return absl::OkStatus();
 }
 
+absl::Status List(const Options& options, Transport& transport) {
+  const absl::StatusOr<std::vector<int>> nodes = NodesByHost(transport);
+  if (!nodes.ok()) return nodes.status();
+  const auto first = std::find(nodes->begin(), nodes->end(), (*nodes)[transport.rank()]);
+  absl::StatusOr<std::string> mine = "[]";
+  if (first - nodes->begin() == transport.rank()) mine = TiersHere(options.path);
+  if (absl::Status status = Agree(transport, mine.status()); !status.ok()) return status;
+  const absl::StatusOr<std::vector<std::string>> tiers = transport.AllGatherBytes(*mine);
+  if (!tiers.ok()) return tiers.status();
+  absl::Status status;
+  if (transport.rank() == 0) {
+    std::vector<std::string> skipped;
+    const bool one_node = *std::max_element(nodes->begin(), nodes->end()) == 0;
+    absl::StatusOr<std::vector<Row>> rows = Rows(options.path, *tiers, one_node, &skipped);
+    status = rows.status();
+    for (const std::string& line : skipped) {
+      std::fprintf(stderr, "not committed: %s\n", line.c_str());
+    }
+    if (rows.ok()) status = PrintRows(*rows, options.json);
+  }
+  return Agree(transport, status);
+}
+
 absl::Status Show(const Options& options) {
-  absl::StatusOr<CheckpointInfo> info = FindNewest(options.path, /*whole=*/false);
-  if (!info.ok()) return info.status();
+  absl::StatusOr<std::vector<Copy>> copies = Copies(options.path);
+  if (!copies.ok()) return copies.status();
+  const CheckpointInfo* info = &copies->front().info;
   absl::StatusOr<std::vector<CheckpointTensor>> tensors = ListTensors(PosixFileSystem(), *info);
   if (!tensors.ok()) return tensors.status();
   if (options.json) {
@@ -244,28 +297,26 @@ absl::Status Verify(const Options& options) {
 }
 
 // A whole f32 tensor.
-absl::StatusOr<std::vector<float>> Read(const CheckpointInfo& info,
-                                        const CheckpointTensor& tensor) {
+absl::StatusOr<std::vector<float>> Read(CheckpointReader& reader, const CheckpointTensor& tensor) {
   int64_t elements = 1;
   for (int64_t dim : tensor.global_shape) elements *= dim;
   std::vector<float> values(static_cast<size_t>(elements));
-  const absl::Status status = RestoreRegions(PosixFileSystem(), info,
-                                             {{tensor.group, tensor.tensor, tensor.dtype,
-                                               tensor.global_shape, 0, elements, values.data()}});
+  const absl::Status status = reader.Read({{tensor.group, tensor.tensor, tensor.dtype,
+                                            tensor.global_shape, 0, elements, values.data()}});
   if (!status.ok()) return status;
   return values;
 }
 
 // What a tensor that both have differs in; "" if in nothing.
-absl::StatusOr<std::string> Difference(const CheckpointInfo& info_a, const CheckpointTensor& a,
-                                       const CheckpointInfo& info_b, const CheckpointTensor& b) {
+absl::StatusOr<std::string> Difference(CheckpointReader& reader_a, const CheckpointTensor& a,
+                                       CheckpointReader& reader_b, const CheckpointTensor& b) {
   if (a.dtype != b.dtype || a.global_shape != b.global_shape) {
     return absl::StrCat(Name(a.dtype), " ", ShapeText(a.global_shape), " against ", Name(b.dtype),
                         " ", ShapeText(b.global_shape));
   }
   if (a.crc64 == b.crc64) return std::string();
   if (a.dtype != DType::kF32) return std::string("other bytes");
-  absl::StatusOr<std::vector<float>> values_a = Read(info_a, a), values_b = Read(info_b, b);
+  absl::StatusOr<std::vector<float>> values_a = Read(reader_a, a), values_b = Read(reader_b, b);
   if (!values_a.ok()) return values_a.status();
   if (!values_b.ok()) return values_b.status();
   int64_t different = 0;
@@ -280,17 +331,11 @@ absl::StatusOr<std::string> Difference(const CheckpointInfo& info_a, const Check
                          largest);
 }
 
-absl::Status Diff(const Options& options) {
-  absl::StatusOr<CheckpointInfo> infos[] = {FindNewest(options.path, /*whole=*/true),
-                                            FindNewest(options.other, /*whole=*/true)};
+// By the only rank that prints.
+absl::Status PrintDifferences(CheckpointReader& first, CheckpointReader& second, bool json) {
   std::map<std::string, CheckpointTensor> tensors[2];
-  for (int side = 0; side < 2; ++side) {
-    if (!infos[side].ok()) return infos[side].status();
-    absl::StatusOr<std::vector<CheckpointTensor>> listed =
-        ListTensors(PosixFileSystem(), *infos[side]);
-    if (!listed.ok()) return listed.status();
-    for (const CheckpointTensor& tensor : *listed) tensors[side][NameOf(tensor)] = tensor;
-  }
+  for (const CheckpointTensor& tensor : first.tensors()) tensors[0][NameOf(tensor)] = tensor;
+  for (const CheckpointTensor& tensor : second.tensors()) tensors[1][NameOf(tensor)] = tensor;
   std::map<std::string, std::string> differences;
   for (const auto& [name, tensor] : tensors[1]) {
     if (tensors[0].count(name) == 0) differences[name] = "only in the second";
@@ -301,14 +346,13 @@ absl::Status Diff(const Options& options) {
       differences[name] = "only in the first";
       continue;
     }
-    absl::StatusOr<std::string> difference =
-        Difference(*infos[0], tensor, *infos[1], other->second);
+    absl::StatusOr<std::string> difference = Difference(first, tensor, second, other->second);
     if (!difference.ok()) return difference.status();
     if (!difference->empty()) differences[name] = *difference;
   }
-  if (options.json) {
-    const nlohmann::json object = {{"first", infos[0]->directory},
-                                   {"second", infos[1]->directory},
+  if (json) {
+    const nlohmann::json object = {{"first", first.info().directory},
+                                   {"second", second.info().directory},
                                    {"tensors", tensors[0].size()},
                                    {"differences", differences}};
     std::puts(object.dump(2).c_str());
@@ -318,20 +362,38 @@ absl::Status Diff(const Options& options) {
     if (differences.empty()) std::printf("the same %zu tensors\n", tensors[0].size());
   }
   if (differences.empty()) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat(differences.size(),
-                                                    " tensors differ between step ", infos[0]->step,
-                                                    " and step ", infos[1]->step));
+  return absl::FailedPreconditionError(
+      absl::StrCat(differences.size(), " tensors differ between step ", first.info().step,
+                   " and step ", second.info().step));
 }
 
-absl::Status Export(const Options& options) {
-  absl::StatusOr<CheckpointInfo> info = FindNewest(options.path, /*whole=*/true);
-  if (!info.ok()) return info.status();
-  if (absl::Status status = ExportModel(*info, options.other, options.shard_mib << 20);
-      !status.ok())
+absl::Status Diff(const Options& options, Transport& transport) {
+  absl::StatusOr<std::unique_ptr<CheckpointReader>> first =
+      CheckpointReader::Open(options.path, transport);
+  if (!first.ok()) return first.status();
+  absl::StatusOr<std::unique_ptr<CheckpointReader>> second =
+      CheckpointReader::Open(options.other, transport);
+  if (!second.ok()) return second.status();
+  return LeadReads({first->get(), second->get()}, transport,
+                   [&] { return PrintDifferences(**first, **second, options.json); });
+}
+
+absl::Status Export(const Options& options, Transport& transport) {
+  absl::StatusOr<std::unique_ptr<CheckpointReader>> reader =
+      CheckpointReader::Open(options.path, transport);
+  if (!reader.ok()) return reader.status();
+  CheckpointReader& checkpoint = **reader;
+  return LeadReads({&checkpoint}, transport, [&] {
+    const absl::Status status = ExportModel(
+        checkpoint.info().metadata,
+        [&](const std::vector<StateRegion>& regions) { return checkpoint.Read(regions); },
+        checkpoint.tokenizer(), options.other, options.shard_mib << 20);
+    if (status.ok()) {
+      std::printf("%s: the model of step %lld\n", options.other.c_str(),
+                  static_cast<long long>(checkpoint.info().step));
+    }
     return status;
-  std::printf("%s: the model of step %lld\n", options.other.c_str(),
-              static_cast<long long>(info->step));
-  return absl::OkStatus();
+  });
 }
 
 absl::Status Import(const Options& options) {
@@ -342,15 +404,20 @@ absl::Status Import(const Options& options) {
 
 }  // namespace
 
-void RegisterCheckpointCommand(const Command& root, SelectedCommand* selected) {
+void RegisterCheckpointCommand(const Command& root, SelectedCommand* selected, int* argc,
+                               char*** argv) {
   const Command checkpoint =
       root.AddCommand("checkpoint", "List, show, verify, compare and convert checkpoints");
   checkpoint.RequireCommand();
+  checkpoint.Footer(
+      "Under mpirun, with a rank on each node, list shows and diff and export take what other "
+      "nodes "
+      "have, too.");
   const char* kCheckpoint =
       "a run's folder (its newest checkpoint, of this node's tiers too), or one checkpoint's "
       "directory";
   const auto add = [&](const char* name, const char* help, const char* example,
-                       absl::Status (*run)(const Options&)) {
+                       const std::function<absl::Status(const Options&)>& run) {
     auto options = std::make_shared<Options>();
     const Command command = checkpoint.AddCommand(name, help);
     command.Footer(absl::StrCat("Example:\n  longspan checkpoint ", name, " ", example));
@@ -358,8 +425,13 @@ void RegisterCheckpointCommand(const Command& root, SelectedCommand* selected) {
         [selected, options, run] { *selected = [options, run] { return run(*options); }; });
     return std::make_pair(command, options);
   };
+  const auto on_ranks = [argc, argv](absl::Status (*run)(const Options&, Transport&)) {
+    return [argc, argv, run](const Options& options) {
+      return OnRanks(argc, argv, [&](Transport& transport) { return run(options, transport); });
+    };
+  };
   const auto [list, list_options] =
-      add("list", "Committed checkpoints, newest first", "runs/quickstart", List);
+      add("list", "Committed checkpoints, newest first", "runs/quickstart", on_ranks(List));
   list.AddOption("RUN", list_options->path, "a run's folder, or one checkpoint's directory")
       .Required();
   list.AddFlag("--json", list_options->json, "as JSON");
@@ -379,14 +451,14 @@ void RegisterCheckpointCommand(const Command& root, SelectedCommand* selected) {
 
   const auto [diff, diff_options] =
       add("diff", "Compare two checkpoints, tensor by tensor; fails where they differ",
-          "runs/a runs/b/checkpoints/step-00000200.g0001", Diff);
+          "runs/a runs/b/checkpoints/step-00000200.g0001", on_ranks(Diff));
   diff.AddOption("FIRST", diff_options->path, kCheckpoint).Required();
   diff.AddOption("SECOND", diff_options->other, kCheckpoint).Required();
   diff.AddFlag("--json", diff_options->json, "as JSON");
 
   const auto [to, to_options] =
       add("export", "Write the model as Hugging Face safetensors with config.json",
-          "runs/quickstart --out model", Export);
+          "runs/quickstart --out model", on_ranks(Export));
   to.AddOption("CHECKPOINT", to_options->path, kCheckpoint).Required();
   to.AddOption("--out", to_options->other, "the directory to make").Required();
   to.AddOption("--shard", to_options->shard_mib,

@@ -16,7 +16,8 @@ using SelectedCommand = std::function<absl::Status()>;
 void RegisterTrainCommand(const Command& root, SelectedCommand* selected, int* argc, char*** argv);
 void RegisterDataCommand(const Command& root, SelectedCommand* selected);
 void RegisterGenerateCommand(const Command& root, SelectedCommand* selected);
-void RegisterCheckpointCommand(const Command& root, SelectedCommand* selected);
+void RegisterCheckpointCommand(const Command& root, SelectedCommand* selected, int* argc,
+                               char*** argv);
 void RegisterScheduleCommand(const Command& root, SelectedCommand* selected);
 void RegisterPlanCommand(const Command& root, SelectedCommand* selected);
 void RegisterProfileCommand(const Command& root, SelectedCommand* selected, int* argc,

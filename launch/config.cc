@@ -120,6 +120,9 @@ const std::vector<Key>& Table() {
       MakeKey("run", "on_nonfinite", FIELD(run.on_nonfinite), kMayChange,
               "a loss or gradient that is not finite: \"stop\", or \"skip\" the update",
               OneOf(VALUE(run.on_nonfinite), {"stop", "skip"})),
+      MakeKey("run", "nccl_timeout", FIELD(run.nccl_timeout), kMayChange,
+              "seconds for which GPUs wait for another rank in one exchange or sum before the run fails",
+              AtLeast(VALUE(run.nccl_timeout), 1)),
 
       MakeKey("data", "sources", FIELD(data.sources), kMayChange,
               "token data sets: [{ path = \"data/corpus.h5\", weight = 1.0 }]"),
@@ -171,6 +174,9 @@ const std::vector<Key>& Table() {
               "of tensors with two or more dimensions", AtLeast(VALUE(optimizer.weight_decay), 0)),
       MakeKey("optimizer", "clip", FIELD(optimizer.clip), kMayChange, "largest gradient norm; 0: no clipping",
               AtLeast(VALUE(optimizer.clip), 0)),
+      MakeKey("optimizer", "wire", FIELD(optimizer.wire), kMayChange,
+              "gradients between ranks travel as \"f32\" or, in half the bytes and rounded, \"bf16\"",
+              OneOf(VALUE(optimizer.wire), {"f32", "bf16"})),
 
       MakeKey("schedule", "kind", FIELD(schedule.kind), kMayChange,
               absl::StrJoin(Schedule::Kinds(), ", "),

@@ -1,16 +1,34 @@
 #include "launch/device_choice.h"
 
+#include <cstdio>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/device/cuda_device.h"
 #include "kernels/gpu_libraries.h"
-#include "parallel/transport/nccl_transport.h"
 #include "parallel/transport/staged_transport.h"
 #include "runtime/train/agreement.h"
 
 namespace longspan {
+namespace {
+
+// Between ranks with a GPU each. `why_staged`: why it is not NCCL; empty where it is.
+absl::StatusOr<std::unique_ptr<Transport>> OpenGpuTransport(Transport& host, Device& device,
+                                                            const NcclOptions& nccl_options,
+                                                            std::string* why_staged) {
+  absl::StatusOr<std::unique_ptr<Transport>> nccl = OpenNcclTransport(host, device, nccl_options);
+  if (nccl.ok() || !absl::IsFailedPrecondition(nccl.status())) return nccl;
+  *why_staged = std::string(nccl.status().message());
+  return MakeStagedTransport(host, device, {.threads = device.threads().threads()});
+}
+
+}  // namespace
+
+void SayWhyCpu(const DeviceChoice& choice) {
+  if (choice.why_cpu.empty()) return;
+  std::fprintf(stderr, "longspan: on CPUs: %s\n", choice.why_cpu.c_str());
+}
 
 absl::StatusOr<DeviceChoice> OpenDevice(const std::string& wanted, int rank_on_node, int threads) {
   DeviceChoice choice;
@@ -56,13 +74,21 @@ absl::StatusOr<DeviceChoice> AgreeOnDevice(const std::string& wanted, int thread
   return mine;
 }
 
-absl::StatusOr<std::unique_ptr<Transport>> OpenGpuTransport(Transport& host, Device& device,
-                                                            std::string* why_staged) {
-  why_staged->clear();
-  absl::StatusOr<std::unique_ptr<Transport>> nccl = OpenNcclTransport(host, device);
-  if (nccl.ok() || !absl::IsFailedPrecondition(nccl.status())) return nccl;
-  *why_staged = std::string(nccl.status().message());
-  return MakeStagedTransport(host, device, {.threads = device.threads().threads()});
+absl::Status RunOnDevice(const std::string& wanted, int threads, Transport& host,
+                         const NcclOptions& nccl,
+                         const std::function<absl::Status(Transport&, Device&)>& body) {
+  const absl::StatusOr<DeviceChoice> choice = AgreeOnDevice(wanted, threads, host);
+  if (!choice.ok()) return choice.status();
+  if (host.rank() == 0) SayWhyCpu(*choice);
+  if (choice->device->kind() == DeviceKind::kCpu) return body(host, *choice->device);
+  std::string why_staged;
+  const absl::StatusOr<std::unique_ptr<Transport>> between =
+      OpenGpuTransport(host, *choice->device, nccl, &why_staged);
+  if (absl::Status status = Agree(host, between.status()); !status.ok()) return status;
+  if (host.rank() == 0 && host.size() > 1 && !why_staged.empty()) {
+    std::fprintf(stderr, "longspan: messages go through pinned memory: %s\n", why_staged.c_str());
+  }
+  return body(**between, *choice->device);
 }
 
 }  // namespace longspan

@@ -232,20 +232,22 @@ void AddGpus(const Options& options, Report& report) {
   }
 }
 
-// Gigabytes a second from this rank to the next, all ranks at once.
-absl::StatusOr<double> MeasureMessages(Transport& transport) {
+// Gigabytes a second from this rank to the next, all ranks at once, of memory of `device`.
+absl::StatusOr<double> MeasureMessages(Transport& transport, Device& device) {
   constexpr int64_t kBytes = int64_t{16} << 20;
-  std::vector<uint8_t> out(kBytes, 1), in(kBytes);
-  const std::unique_ptr<Device> device = Device::OpenCpu(1);
-  Stream stream = device->CreateStream("doctor");
+  const absl::StatusOr<Buffer> buffer =
+      Buffer::AllocateZeroed(device.memory(), 2 * kBytes, "doctor", Placement::kDevice);
+  if (!buffer.ok()) return buffer.status();
+  const TensorView out = buffer->Tensor(DType::kU8, {kBytes}),
+                   in = buffer->Tensor(DType::kU8, {kBytes}, kBytes);
+  Stream stream = device.CreateStream("doctor");
   const int rank = transport.rank(), size = transport.size();
   double best = 0;
   for (int round = 0; round < 4; ++round) {
     if (absl::Status status = transport.Barrier(); !status.ok()) return status;
     const Clock::time_point begin = Clock::now();
-    const Event done = transport.Exchange(
-        {{(rank + 1) % size, TensorView::Of(out.data(), {kBytes})}},
-        {{(rank + size - 1) % size, TensorView::Of(in.data(), {kBytes})}}, stream);
+    const Event done =
+        transport.Exchange({{(rank + 1) % size, out}}, {{(rank + size - 1) % size, in}}, stream);
     if (absl::Status status = done.Wait(); !status.ok()) return status;
     if (round > 0) best = std::max(best, static_cast<double>(kBytes) / SecondsSince(begin) * 1e-9);
   }
@@ -269,12 +271,31 @@ absl::Status AddJob(const Options& options, Transport& transport, Report& report
   report.Add("job", "ranks by node", json, absl::StrJoin(nodes, ", "));
   if (options.quick || transport.size() == 1) return absl::OkStatus();
   if (transport.rank() == 0) Progress(options, "messages");
-  const absl::StatusOr<double> rate = MeasureMessages(transport);
+  const std::unique_ptr<Device> device = Device::OpenCpu(1);
+  const absl::StatusOr<double> rate = MeasureMessages(transport, *device);
   if (!rate.ok()) return rate.status();
   report.Add(
       "job", "messages", {{"gigabytes_per_second", *rate}},
       absl::StrFormat("%.1f GB/s from rank 0 to the next, all ranks at once, measured", *rate));
   return absl::OkStatus();
+}
+
+// Collective. What ranks on GPUs speak through; nothing where they would compute on CPUs.
+absl::Status AddGpuMessages(const Options& options, int threads, Transport& host, Report& report) {
+  return RunOnDevice("auto", threads, host, {}, [&](Transport& transport, Device& device) {
+    if (device.kind() == DeviceKind::kCpu) return absl::OkStatus();
+    Json json = {{"transport", transport.name()}};
+    std::string text = transport.name();
+    if (!options.quick) {
+      const absl::StatusOr<double> rate = MeasureMessages(transport, device);
+      if (!rate.ok()) return rate.status();
+      json["gigabytes_per_second"] = *rate;
+      absl::StrAppendFormat(
+          &text, ", %.1f GB/s from rank 0 to the next, all ranks at once, measured", *rate);
+    }
+    report.Add("job", "GPU messages", std::move(json), text);
+    return absl::OkStatus();
+  });
 }
 
 absl::Status AddChoice(int rank_on_node, int threads, Report& report) {
@@ -312,6 +333,8 @@ absl::Status Run(const Options& options, int* argc, char*** argv) {
       "job", "MPI", {{"library", MpiLibraryVersion()}, {"problem", problem}},
       absl::StrCat(MpiLibraryVersion(), problem.empty() ? ", with threads" : ": " + problem));
   if (transport.ok()) status.Update(AddJob(options, **transport, report));
+  if (transport.ok() && (*transport)->size() > 1 && status.ok())
+    status = AddGpuMessages(options, threads, **transport, report);
   if (leader && status.ok()) status = AddChoice(0, threads, report);
   if (!leader || !status.ok()) return status;
   if (!options.json && isatty(STDERR_FILENO) != 0) std::fprintf(stderr, "\r\033[K");

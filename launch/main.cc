@@ -27,7 +27,7 @@ int main(int argc, char** argv) {
   longspan::RegisterTrainCommand(app, &selected, &argc, &argv);
   longspan::RegisterDataCommand(app, &selected);
   longspan::RegisterGenerateCommand(app, &selected);
-  longspan::RegisterCheckpointCommand(app, &selected);
+  longspan::RegisterCheckpointCommand(app, &selected, &argc, &argv);
   longspan::RegisterScheduleCommand(app, &selected);
   longspan::RegisterPlanCommand(app, &selected);
   longspan::RegisterProfileCommand(app, &selected, &argc, &argv);

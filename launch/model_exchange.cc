@@ -44,19 +44,19 @@ absl::Status WriteText(const std::string& path, const std::string& text) {
 
 }  // namespace
 
-absl::Status ExportModel(const CheckpointInfo& checkpoint, const std::string& directory,
+absl::Status ExportModel(const std::string& metadata,
+                         const std::function<absl::Status(const std::vector<StateRegion>&)>& read,
+                         const std::string& tokenizer, const std::string& directory,
                          int64_t shard_bytes) {
-  absl::StatusOr<RunState> run = RunStateFromJson(checkpoint.metadata);
+  absl::StatusOr<RunState> run = RunStateFromJson(metadata);
   if (!run.ok()) return run.status();
   if (absl::Status status = MakeDirectory(directory); !status.ok()) return status;
   std::vector<SafetensorsSource> tensors;
   for (const ParameterSpec& spec : ParameterSpecs(run->model)) {
     // In order of use, as such files are.
-    tensors.insert(tensors.begin(), {spec.name, spec.shape, [&checkpoint, spec](float* values) {
-                                       return RestoreRegions(
-                                           PosixFileSystem(), checkpoint,
-                                           {{"/parameters", spec.name, DType::kF32, spec.shape, 0,
-                                             spec.elements(), values}});
+    tensors.insert(tensors.begin(), {spec.name, spec.shape, [&read, spec](float* values) {
+                                       return read({{"/parameters", spec.name, DType::kF32,
+                                                     spec.shape, 0, spec.elements(), values}});
                                      }});
   }
   if (absl::Status status = WriteText(absl::StrCat(directory, "/config.json"),
@@ -67,8 +67,6 @@ absl::Status ExportModel(const CheckpointInfo& checkpoint, const std::string& di
   if (absl::Status status = WriteSafetensors(directory, tensors, shard_bytes); !status.ok()) {
     return status;
   }
-  // RUN/checkpoints/STEP -> RUN/tokenizer.model
-  const std::string tokenizer = absl::StrCat(checkpoint.directory, "/../../tokenizer.model");
   if (!PosixFileSystem().Exists(tokenizer)) return absl::OkStatus();
   absl::StatusOr<std::string> bytes = PosixFileSystem().ReadAll(tokenizer);
   if (!bytes.ok()) return bytes.status();

@@ -115,18 +115,10 @@ absl::Status RunUnderMpi(const Options& options, int* argc, char*** argv) {
   }
   absl::Status status = Agree(**transport, prepared.status());
   if (status.ok()) {
-    absl::StatusOr<DeviceChoice> choice =
-        AgreeOnDevice(prepared->config.run.device, prepared->threads, **transport);
-    status = choice.status();
-    if (status.ok() && choice->device->kind() == DeviceKind::kCpu) {
-      status = RunRank(options, *prepared, **transport, *choice->device);
-    } else if (status.ok()) {
-      std::string why_staged;
-      const absl::StatusOr<std::unique_ptr<Transport>> between =
-          OpenGpuTransport(**transport, *choice->device, &why_staged);
-      status = Agree(**transport, between.status());
-      if (status.ok()) status = RunRank(options, *prepared, **between, *choice->device);
-    }
+    status = RunOnDevice(prepared->config.run.device, prepared->threads, **transport, {},
+                         [&](Transport& between, Device& device) {
+                           return RunRank(options, *prepared, between, device);
+                         });
   }
   if (status.ok() || (IsAgreed(status) && (*transport)->rank() == 0)) return status;
   if (!IsAgreed(status)) {
@@ -146,6 +138,7 @@ absl::Status RunAsThreads(const Options& options) {
     absl::StatusOr<DeviceChoice> choice =
         OpenDevice(prepared->config.run.device, rank, prepared->threads);
     if (!choice.ok()) return choice.status();
+    if (rank == 0) SayWhyCpu(*choice);
     return std::move(choice->device);
   };
   return RunRanks(

@@ -81,6 +81,7 @@ struct SimulateArguments {
   CostOptions cost;
   double parameters = -1;  // below 0: not given
   double link_bytes_per_second = kCaseStudyLinkBytesPerSecond;
+  std::string gradient_wire = "f32";
   bool figure_17 = false;
   bool json = false;
   std::string svg;
@@ -417,7 +418,8 @@ absl::Status Simulate(const SimulateArguments& arguments) {
       std::fputs("  gradients are not reduced: --parameters N says how many a rank has\n", stderr);
     }
   }
-  simulation.update = AnalyticUpdateModel(parameters, arguments.link_bytes_per_second);
+  simulation.update = AnalyticUpdateModel(parameters, arguments.link_bytes_per_second,
+                                          arguments.gradient_wire == "bf16" ? 2 : 4);
   return SimulateCases(arguments, simulation);
 }
 
@@ -461,6 +463,9 @@ void RegisterSimulateCommand(const Command& root, SelectedCommand* selected) {
                       .NonNegative());
   sweep.push_back(one("--link-bytes-per-second", arguments->link_bytes_per_second,
                       "Of a rank, each direction, for gradients and parameters", "X"));
+  sweep.push_back(one("--gradient-wire", arguments->gradient_wire,
+                      "What gradients travel as, \"f32\" or \"bf16\" (optimizer.wire)", "TYPE"));
+  sweep.back().OneOf({"f32", "bf16"});
   AddCostOptions(command, arguments->cost);
   one("--batches", arguments->batches, "Batches of each case; results are means", "N")
       .InRange(1, 1000000);

@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "absl/time/time.h"
 #include "launch/command_line.h"
 #include "launch/commands.h"
 #include "launch/config.h"
@@ -127,8 +128,16 @@ class TrainCommand {
   absl::Status PrintDryRun() {
     absl::StatusOr<LoadedConfig> config = LoadConfig(options_.config, options_.sets);
     if (!config.ok()) return config.status();
+    const std::string& wanted = config->values.run.device;
+    DeviceKind device = DeviceKind::kCuda;
+    // A run on another machine's GPUs says so; "auto" means this one's.
+    if (wanted != "cuda") {
+      const absl::StatusOr<DeviceChoice> choice = OpenDevice(wanted, /*rank_on_node=*/0, 1);
+      if (!choice.ok()) return choice.status();
+      device = choice->device->kind();
+    }
     absl::StatusOr<std::string> text =
-        DryRun(config->values, std::max(1, options_.ranks), options_.json);
+        DryRun(config->values, std::max(1, options_.ranks), device, options_.json);
     if (!text.ok()) return text.status();
     std::fputs(text->c_str(), stdout);
     return absl::OkStatus();
@@ -157,7 +166,12 @@ class TrainCommand {
           "--ranks makes threads of one process; under mpirun the ranks come from mpirun -n");
     }
     absl::Status status = Agree(**transport, prepared.status());
-    if (status.ok()) status = RunWithDevice(*prepared, **transport);
+    if (status.ok()) {
+      status = RunOnDevice(
+          prepared->config.values.run.device, prepared->threads, **transport,
+          {.timeout = absl::Seconds(prepared->config.values.run.nccl_timeout)},
+          [&](Transport& between, Device& device) { return RunRank(*prepared, between, device); });
+    }
     // Errors that all ranks have are printed by one; others have been printed by on_fatal.
     if (status.ok() || (IsAgreed(status) && (*transport)->rank() == 0)) return status;
     return absl::Status(status.code(), "");
@@ -173,9 +187,7 @@ class TrainCommand {
       absl::StatusOr<DeviceChoice> choice =
           OpenDevice(prepared->config.values.run.device, rank, prepared->threads);
       if (!choice.ok()) return choice.status();
-      if (rank == 0 && !choice->why_cpu.empty()) {
-        std::fprintf(stderr, "longspan: training on CPUs: %s\n", choice->why_cpu.c_str());
-      }
+      if (rank == 0) SayWhyCpu(*choice);
       return std::move(choice->device);
     };
     absl::Status agreed;  // written by rank 0
@@ -197,26 +209,6 @@ class TrainCommand {
     int threads = 1;  // a rank
   };
 
-  absl::Status RunWithDevice(const Prepared& prepared, Transport& transport) {
-    absl::StatusOr<DeviceChoice> choice =
-        AgreeOnDevice(prepared.config.values.run.device, prepared.threads, transport);
-    if (!choice.ok()) return choice.status();
-    if (transport.rank() == 0 && !choice->why_cpu.empty()) {
-      std::fprintf(stderr, "longspan: training on CPUs: %s\n", choice->why_cpu.c_str());
-    }
-    if (choice->device->kind() == DeviceKind::kCpu) {
-      return RunRank(prepared, transport, *choice->device);
-    }
-    std::string why_staged;
-    const absl::StatusOr<std::unique_ptr<Transport>> between =
-        OpenGpuTransport(transport, *choice->device, &why_staged);
-    if (absl::Status status = Agree(transport, between.status()); !status.ok()) return status;
-    if (transport.rank() == 0 && transport.size() > 1 && !why_staged.empty()) {
-      std::fprintf(stderr, "longspan: messages go through pinned memory: %s\n", why_staged.c_str());
-    }
-    return RunRank(prepared, **between, *choice->device);
-  }
-
   absl::StatusOr<Prepared> Prepare(int ranks_here) const {
     absl::StatusOr<LoadedConfig> config = LoadConfig(options_.config, options_.sets);
     if (!config.ok()) return config.status();
@@ -235,10 +227,15 @@ class TrainCommand {
     request.trace = options_.trace;
     request.resume_command = ResumeCommand(options_, transport);
     request.stop_requested = &stop_requested;
-    request.on_fatal = [this](int rank, const absl::Status& status) {
+    // Processes that are left say the same of one that has ended.
+    const bool last_word = !LaunchedUnderMpi() || transport.size() == 1;
+    request.on_fatal = [this, last_word](int rank, const absl::Status& status) {
       // Ranks as threads fail together: the first is the cause.
       if (fatal_printed_.exchange(true)) return;
       std::fprintf(stderr, "longspan: rank %d: %s\n", rank, std::string(status.message()).c_str());
+      if (last_word) {
+        std::fprintf(stderr, "longspan: what is committed stays: continue with --resume auto\n");
+      }
     };
     return Train(request, transport, device);
   }

@@ -55,6 +55,12 @@ ParameterLayout::ParameterLayout(std::vector<ParameterSpec> specs, int ranks,
   }
 }
 
+int64_t ParameterLayout::largest_bucket() const {
+  int64_t largest = 0;
+  for (const Bucket& bucket : buckets_) largest = std::max(largest, bucket.elements);
+  return largest;
+}
+
 int64_t ParameterLayout::Find(const std::string& name) const {
   for (size_t i = 0; i < specs_.size(); ++i) {
     if (specs_[i].name == name) return static_cast<int64_t>(i);

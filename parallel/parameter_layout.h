@@ -65,6 +65,8 @@ class ParameterLayout {
   int64_t arena_elements() const { return arena_elements_; }
   int64_t shard_elements() const { return arena_elements_ / ranks_; }
   int64_t tensor_elements() const { return tensor_elements_; }
+  // Elements of the largest bucket.
+  int64_t largest_bucket() const;
   // Elements [begin, end) of the full arena that `rank` owns of `bucket`.
   int64_t shard_arena_begin(int64_t bucket, int rank) const;
   int64_t shard_bucket_elements(int64_t bucket) const { return buckets_[bucket].elements / ranks_; }

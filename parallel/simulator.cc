@@ -365,9 +365,9 @@ class Simulation {
 
 }  // namespace
 
-UpdateModel AnalyticUpdateModel(double parameters, double bytes_per_second) {
+UpdateModel AnalyticUpdateModel(double parameters, double bytes_per_second, double bytes_each) {
   constexpr double kOptimizerBytes = 30, kMemoryBytesPerSecond = 1.5e12;
-  return {4 * parameters, 2 * parameters, bytes_per_second, /*latency_seconds=*/1e-3,
+  return {bytes_each * parameters, 2 * parameters, bytes_per_second, /*latency_seconds=*/1e-3,
           parameters * kOptimizerBytes / kMemoryBytesPerSecond};
 }
 

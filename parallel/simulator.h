@@ -25,12 +25,10 @@ struct UpdateModel {
   double optimizer_seconds = 0;  // all shards one after another
 };
 
-// Durations are multiplied by exp(deviation * z), z normal: by one factor for each rank (each of
-// its stages) and another for each micro-batch. The same for the same seed.
-// From counts alone: gradients in FP32 and parameters in BF16 over links of `bytes_per_second`, 1
-// ms a collective, an optimizer that reads and writes 30 bytes a parameter at 1.5 TB/s.
-// `parameters`: of the whole model on one rank.
-UpdateModel AnalyticUpdateModel(double parameters, double bytes_per_second);
+// From counts alone: gradients of `bytes_each` (4: FP32, 2: BF16) and parameters in BF16 over links
+// of `bytes_per_second`, 1 ms a collective, an optimizer that reads and writes 30 bytes a parameter
+// at 1.5 TB/s. `parameters`: of the whole model on one rank.
+UpdateModel AnalyticUpdateModel(double parameters, double bytes_per_second, double bytes_each = 4);
 
 // Durations are multiplied by exp(deviation * z), z normal: by one factor for each rank (each of
 // its stages) and another for each micro-batch. The same for the same seed.

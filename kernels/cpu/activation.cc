@@ -10,6 +10,7 @@
 #include "hwy/foreach_target.h"
 // Highway wants foreach_target.h first.
 #include "hwy/highway.h"
+#include "kernels/cpu/gelu-inl.h"
 #include "kernels/cpu/lanes-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -39,30 +40,14 @@ void SwiGluGradientRow(const float* dy, const float* gate, const float* up, int6
   });
 }
 
-// 0.5 (1 + tanh(u)) is sigmoid(2u), so with u = sqrt(2/pi) (x + 0.044715 x^3) GELU is x *
-// sigmoid(2u).
-constexpr float kTwoU = 1.5957691216057308f;  // 2 sqrt(2/pi)
-constexpr float kCubic = 0.044715f;
-
 void GeluRow(const float* x, int64_t width, float* y) {
-  ForLanes(width, [&](auto d, int64_t i) HWY_ATTR {
-    const auto v = hn::LoadU(d, x + i);
-    const auto factor = hn::MulAdd(hn::Mul(v, v), hn::Set(d, kTwoU * kCubic), hn::Set(d, kTwoU));
-    hn::StoreU(hn::Mul(v, Sigmoid(d, hn::Mul(v, factor))), d, y + i);
-  });
+  ForLanes(width,
+           [&](auto d, int64_t i) HWY_ATTR { hn::StoreU(Gelu(d, hn::LoadU(d, x + i)), d, y + i); });
 }
 
 void GeluGradientRow(const float* dy, const float* x, int64_t width, float* dx) {
   ForLanes(width, [&](auto d, int64_t i) HWY_ATTR {
-    const auto v = hn::LoadU(d, x + i);
-    const auto square = hn::Mul(v, v);
-    const auto factor = hn::MulAdd(square, hn::Set(d, kTwoU * kCubic), hn::Set(d, kTwoU));
-    const auto s = Sigmoid(d, hn::Mul(v, factor));
-    const auto factor_slope =
-        hn::MulAdd(square, hn::Set(d, 3.0f * kTwoU * kCubic), hn::Set(d, kTwoU));
-    const auto one_minus = hn::Sub(hn::Set(d, 1.0f), s);
-    const auto slope = hn::MulAdd(hn::Mul(v, s), hn::Mul(one_minus, factor_slope), s);
-    hn::StoreU(hn::Mul(hn::LoadU(d, dy + i), slope), d, dx + i);
+    hn::StoreU(hn::Mul(hn::LoadU(d, dy + i), GeluSlope(d, hn::LoadU(d, x + i))), d, dx + i);
   });
 }
 

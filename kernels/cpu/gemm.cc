@@ -14,8 +14,57 @@
 #include "kernels/cuda/dispatch.h"
 #include "kernels/elementwise.h"
 
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/gemm.cc"
+#include "hwy/foreach_target.h"
+// Highway wants foreach_target.h first.
+#include "hwy/highway.h"
+#include "kernels/cpu/gelu-inl.h"
+#include "kernels/cpu/lanes-inl.h"
+
+HWY_BEFORE_NAMESPACE();
 namespace longspan {
+namespace HWY_NAMESPACE {
 namespace {
+
+// Epilogues of a stretch of a row of c.
+
+void AddBiasTo(const float* bias, int64_t count, float* c) {
+  ForLanes(count, [&](auto d, int64_t i) HWY_ATTR {
+    hn::StoreU(hn::Add(hn::LoadU(d, c + i), hn::LoadU(d, bias + i)), d, c + i);
+  });
+}
+
+void BiasGeluOf(const float* bias, int64_t count, float* pre_activation, float* c) {
+  ForLanes(count, [&](auto d, int64_t i) HWY_ATTR {
+    const auto sum = hn::Add(hn::LoadU(d, c + i), hn::LoadU(d, bias + i));
+    hn::StoreU(sum, d, pre_activation + i);
+    hn::StoreU(Gelu(d, sum), d, c + i);
+  });
+}
+
+void TimesGeluSlope(const float* pre_activation, int64_t count, float* c) {
+  ForLanes(count, [&](auto d, int64_t i) HWY_ATTR {
+    const auto slope = GeluSlope(d, hn::LoadU(d, pre_activation + i));
+    hn::StoreU(hn::Mul(hn::LoadU(d, c + i), slope), d, c + i);
+  });
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace longspan
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace longspan {
+
+HWY_EXPORT(AddBiasTo);
+HWY_EXPORT(BiasGeluOf);
+HWY_EXPORT(TimesGeluSlope);
+
+namespace {
+
+using Kind = Epilogue::Kind;
 
 // Below this many multiply-adds a part costs less than waking a thread for it.
 constexpr double kMinPartWork = 1 << 17;
@@ -46,10 +95,71 @@ int64_t PartBegin(int64_t count, int64_t parts, int64_t index) {
   return std::min(count, DivideUp(count * index, parts * 8) * 8);
 }
 
+void CheckEpilogue(const Epilogue& epilogue, const TensorView& b, bool b_across, float beta,
+                   const TensorView& c) {
+  const int64_t n = c.dim(1);
+  if (epilogue.kind == Kind::kBias || epilogue.kind == Kind::kBiasGelu) {
+    LONGSPAN_CHECK(epilogue.bias.rank() == 1 && epilogue.bias.dim(0) == n &&
+                       epilogue.bias.dtype() == c.dtype(),
+                   "the bias of a matrix product has an element of c's dtype for each column of c");
+  }
+  if (epilogue.kind == Kind::kBiasGelu || epilogue.kind == Kind::kGeluGradient) {
+    CheckMatrix(epilogue.pre_activation, c.dtype());
+    LONGSPAN_CHECK(
+        epilogue.pre_activation.dim(0) == c.dim(0) && epilogue.pre_activation.dim(1) == n,
+        "the pre-activation of a matrix product is shaped like c");
+    LONGSPAN_CHECK(beta == 0, "a matrix product with GELU does not add to c");
+  }
+  if (epilogue.kind == Kind::kBiasGradient) {
+    LONGSPAN_CHECK(epilogue.bias.rank() == 1 && epilogue.bias.dim(0) == b.dim(1) &&
+                       epilogue.bias.dtype() == DType::kF32,
+                   "the gradient of a bias is f32 and has an element for each column of b");
+    LONGSPAN_CHECK(!b_across, "the gradient of a bias is summed over the rows of a plain b");
+  }
+}
+
+// Of the block of c that begins at (row, column). What a thread has just computed is in its cache.
+void FinishBlock(const Epilogue& epilogue, int64_t row, int64_t rows, int64_t column,
+                 int64_t columns, const TensorView& c) {
+  if (epilogue.kind == Kind::kNone || epilogue.kind == Kind::kBiasGradient) return;
+  const TensorView& pre = epilogue.pre_activation;
+  for (int64_t r = row; r < row + rows; ++r) {
+    float* const to = c.data<float>() + r * c.stride(0) + column;
+    float* const before =
+        pre.rank() == 0 ? nullptr : pre.data<float>() + r * pre.stride(0) + column;
+    if (epilogue.kind == Kind::kGeluGradient) {
+      HWY_DYNAMIC_DISPATCH(TimesGeluSlope)(before, columns, to);
+      continue;
+    }
+    const float* const bias = epilogue.bias.data<float>() + column;
+    if (epilogue.kind == Kind::kBias) {
+      HWY_DYNAMIC_DISPATCH(AddBiasTo)(bias, columns, to);
+    } else {
+      HWY_DYNAMIC_DISPATCH(BiasGeluOf)(bias, columns, before, to);
+    }
+  }
+}
+
 }  // namespace
 
+Epilogue Epilogue::Bias(TensorView bias) {
+  return bias.empty() ? Epilogue{} : Epilogue{Kind::kBias, bias, {}};
+}
+
+Epilogue Epilogue::BiasGelu(TensorView bias, TensorView pre_activation) {
+  return {Kind::kBiasGelu, bias, pre_activation};
+}
+
+Epilogue Epilogue::GeluGradient(TensorView pre_activation) {
+  return {Kind::kGeluGradient, {}, pre_activation};
+}
+
+Epilogue Epilogue::BiasGradient(TensorView dbias) {
+  return dbias.empty() ? Epilogue{} : Epilogue{Kind::kBiasGradient, dbias, {}};
+}
+
 void Gemm(Transpose transpose_a, Transpose transpose_b, float alpha, TensorView a, TensorView b,
-          float beta, TensorView c, Stream& stream, TensorView bias) {
+          float beta, TensorView c, Stream& stream, const Epilogue& epilogue) {
   const DType dtype = ComputeType(a, stream);
   CheckMatrix(a, dtype);
   CheckMatrix(b, dtype);
@@ -60,11 +170,14 @@ void Gemm(Transpose transpose_a, Transpose transpose_b, float alpha, TensorView 
   LONGSPAN_CHECK(a.dim(a_across ? 1 : 0) == m, "op(a) and c differ in rows");
   LONGSPAN_CHECK(b.dim(b_across ? 0 : 1) == n, "op(b) and c differ in columns");
   LONGSPAN_CHECK(b.dim(b_across ? 1 : 0) == k, "op(a) and op(b) differ in the inner dimension");
-  LONGSPAN_CHECK(
-      bias.rank() == 0 || (bias.rank() == 1 && bias.dim(0) == n && bias.dtype() == c.dtype()),
-      "the bias of a matrix product has an element of c's dtype for each column of c");
-  if (m == 0 || n == 0) return;
-  LONGSPAN_RUN_ON_CUDA(stream, Gemm(transpose_a, transpose_b, alpha, a, b, beta, c, bias, stream));
+  CheckEpilogue(epilogue, b, b_across, beta, c);
+  const bool bias_gradient = epilogue.kind == Kind::kBiasGradient;
+  if (m == 0 || n == 0) {
+    if (bias_gradient) BiasBackward(b, epilogue.bias, stream);
+    return;
+  }
+  LONGSPAN_RUN_ON_CUDA(stream,
+                       Gemm(transpose_a, transpose_b, alpha, a, b, beta, c, epilogue, stream));
 
   stream.Launch("gemm", [=, pool = &stream.device().threads()] {
     // Once for the process: the setting is OpenBLAS's own global.
@@ -87,9 +200,11 @@ void Gemm(Transpose transpose_a, Transpose transpose_b, float alpha, TensorView 
                   a.data<float>() + (a_across ? row : row * lda), lda,
                   b.data<float>() + (b_across ? column * ldb : column), ldb, beta,
                   c.data<float>() + row * ldc + column, ldc);
+      FinishBlock(epilogue, row, rows, column, columns, c);
     });
   });
-  if (bias.rank() > 0) AddBias(bias, c, stream);
+  if (bias_gradient) BiasBackward(b, epilogue.bias, stream);
 }
 
 }  // namespace longspan
+#endif  // HWY_ONCE

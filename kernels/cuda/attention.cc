@@ -16,6 +16,7 @@
 #include "kernels/cuda/cudnn_session.h"
 #include "kernels/cuda/elementwise.cuh"
 #include "kernels/cuda/operators.h"
+#include "kernels/device/check.h"
 
 namespace longspan::cuda {
 namespace {
@@ -82,27 +83,32 @@ void BindDocuments(const AttentionBatch& batch, const Operands& operands, const 
                    Call& call, RunTensors& run) {
   const int64_t query_width = operands.heads * operands.head_dim;
   const int64_t key_width = operands.kv_heads * operands.head_dim;
-  // Four lists of offsets and three of counts, each at a place that is aligned.
+  // Four lists of offsets and four of counts, each at a place that is aligned.
   const size_t count = batch.documents.size();
   const size_t list = (count + 2) / 2 * 2, counts_list = (count + 3) / 4 * 4;
   std::vector<int64_t> words(4 * list);
-  std::vector<int32_t> counts(3 * counts_list);
+  std::vector<int32_t> counts(4 * counts_list);
   int64_t keys = 0;
   for (size_t i = 0; i < count; ++i) {
     const AttentionDocument& document = batch.documents[i];
+    const int64_t key_rows = batch.KeyRows(document);
+    LONGSPAN_CHECK(document.query_count > 0 && document.key_count > 0 &&
+                       !GivesNan(document.query_count) && !GivesNan(key_rows),
+                   "cuDNN does not serve documents of this length");
     words[i] = document.query_begin * query_width;
-    words[list + i] = document.key_begin * key_width;
+    words[list + i] = (batch.pads_keys ? keys : document.key_begin) * key_width;
     words[2 * list + i] = document.query_begin * operands.heads;
     words[3 * list + i] = keys * query_width;
     counts[i] = static_cast<int32_t>(document.query_count);
-    counts[counts_list + i] = static_cast<int32_t>(document.key_count);
+    counts[counts_list + i] = static_cast<int32_t>(key_rows);
     counts[2 * counts_list + i] = static_cast<int32_t>(document.aligned_keys);
-    keys += document.key_count;
+    counts[3 * counts_list + i] = static_cast<int32_t>(document.key_count);
+    keys += key_rows;
   }
   // Where the last document ends.
   const AttentionDocument& last = batch.documents.back();
   words[count] = words[count - 1] + last.query_count * query_width;
-  words[list + count] = words[list + count - 1] + last.key_count * key_width;
+  words[list + count] = words[list + count - 1] + batch.KeyRows(last) * key_width;
   words[2 * list + count] = words[2 * list + count - 1] + last.query_count * operands.heads;
   words[3 * list + count] = keys * query_width;
   int64_t* const offsets = call.Upload(words);
@@ -126,10 +132,40 @@ void BindDocuments(const AttentionBatch& batch, const Operands& operands, const 
     run.bindings.push_back({ids.window, &run.window});
     run.bindings.push_back({ids.aligned_keys, lengths + 2 * counts_list});
   }
+  if (ids.visible_keys != 0) run.bindings.push_back({ids.visible_keys, lengths + 3 * counts_list});
   if (plan.shape.pass == Pass::kBackward) {
     run.bindings.push_back({ids.gradient_offsets, offsets + 3 * list});
     run.bindings.push_back({ids.one, &run.one});
   }
+}
+
+// The operands for a batch: where it pads keys, keys and values are a copy of its documents', one
+// behind the other.
+Operands ForBatch(const Operands& operands, const AttentionBatch& batch, Call& call) {
+  if (!batch.pads_keys) return operands;
+  std::vector<RowRange> ranges;
+  int64_t rows = 0, longest = 0;
+  for (const AttentionDocument& document : batch.documents) {
+    ranges.push_back({document.key_begin, rows, document.key_count});
+    rows += batch.KeyRows(document);
+    longest = std::max(longest, document.key_count);
+  }
+  const int64_t width = operands.kv_heads * operands.head_dim;
+  const RowRange* const on_gpu = call.Upload(ranges);
+  const auto copy = [&](const void* source) -> void* {
+    auto* const target = call.Allocate<__nv_bfloat16>(rows * width);
+    if (call.ok()) {
+      call.Update(
+          CopyPaddedRows(static_cast<const __nv_bfloat16*>(source), width, on_gpu,
+                         static_cast<int64_t>(ranges.size()), longest, target, call.native()),
+          "the padding of attention's keys");
+    }
+    return target;
+  };
+  Operands padded = operands;
+  padded.k = copy(operands.k);
+  padded.v = copy(operands.v);
+  return padded;
 }
 
 void RunPlan(CudnnSession& session, const AttentionPlan& plan, const RunTensors& run, Call& call) {
@@ -155,7 +191,7 @@ GradientRanges KeyRanges(const AttentionBatch& batch) {
     const size_t group = uses[document.key_begin]++;
     if (ranges.groups.size() <= group) ranges.groups.resize(group + 1);
     ranges.groups[group].push_back({ranges.rows, document.key_begin, document.key_count});
-    ranges.rows += document.key_count;
+    ranges.rows += batch.KeyRows(document);
     ranges.longest = std::max(ranges.longest, document.key_count);
   }
   return ranges;
@@ -223,7 +259,7 @@ void AttentionForward(TensorView q, TensorView k, TensorView v,
     if (!call.ok()) return;
     const Call::Part part(call);
     RunTensors run;
-    BindDocuments(batch, operands, **plan, call, run);
+    BindDocuments(batch, ForBatch(operands, batch, call), **plan, call, run);
     run.bindings.push_back({(*plan)->ids.out, results});
     run.bindings.push_back({(*plan)->ids.stats, stats});
     RunPlan(*prepared.session, **plan, run, call);
@@ -275,7 +311,7 @@ void AttentionBackward(TensorView q, TensorView k, TensorView v, TensorView dout
     float* const dk_all = call.Allocate<float>(keys.rows * heads * head_dim);
     float* const dv_all = call.Allocate<float>(keys.rows * heads * head_dim);
     RunTensors run;
-    BindDocuments(batch, operands, **plan, call, run);
+    BindDocuments(batch, ForBatch(operands, batch, call), **plan, call, run);
     if (!call.ok()) return;
     const AttentionPlan::Ids& ids = (*plan)->ids;
     run.bindings.insert(run.bindings.end(), {{ids.out, stand_in},

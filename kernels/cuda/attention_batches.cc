@@ -1,8 +1,8 @@
 #include "kernels/cuda/attention_batches.h"
 
 #include <algorithm>
+#include <compare>
 #include <map>
-#include <utility>
 
 namespace longspan::cuda {
 namespace {
@@ -24,6 +24,13 @@ std::vector<AttentionDocument> QueryBlocks(const AttentionDocument& document, bo
     blocks.push_back(block);
   }
   return blocks;
+}
+
+// The document, or two with a part of its queries each where their number gives NaN.
+std::vector<AttentionDocument> InServedLengths(const AttentionDocument& document, bool causal) {
+  constexpr int64_t kBehind = 32;
+  const int64_t queries = document.query_count;
+  return QueryBlocks(document, causal, GivesNan(queries) ? queries - kBehind : queries);
 }
 
 // Which keys a span's queries see, without those queries that see none: these go to `cut`.
@@ -53,35 +60,45 @@ AttentionDocument DocumentOf(const AttentionSpan& span, AttentionBatches& cut) {
 AttentionBatches CutIntoBatches(const std::vector<AttentionSpan>& spans, int64_t heads,
                                 int64_t score_bytes) {
   AttentionBatches cut;
-  std::map<std::pair<bool, int64_t>, std::vector<AttentionDocument>> kinds;
+  struct Kind {
+    bool causal;
+    int64_t window;
+    bool pads_keys;
+    auto operator<=>(const Kind&) const = default;
+  };
+  std::map<Kind, std::vector<AttentionDocument>> kinds;
+  const auto add = [&](const AttentionDocument& part, bool causal, int64_t window) {
+    for (const AttentionDocument& document : InServedLengths(part, causal))
+      kinds[{causal, window, GivesNan(document.key_count)}].push_back(document);
+  };
   for (const AttentionSpan& span : spans) {
     const AttentionDocument document = DocumentOf(span, cut);
+    if (document.query_count == 0) continue;
     // Keys before the queries' own are all on this side of the diagonal.
     const bool causal = span.causal || span.window > 0;
-    if (document.query_count > 0) kinds[{causal, span.window}].push_back(document);
-  }
-  for (auto& [kind, documents] : kinds) {
-    const auto [causal, window] = kind;
-    if (score_bytes > 0) {
-      for (const AttentionDocument& document : documents) {
-        AttentionGraphShape shape;
-        shape.query_rows = document.query_count;
-        shape.key_rows = document.key_count;
-        const int64_t row_bytes = heads * Bucketed(shape).key_rows * 2;
-        int64_t queries = kFewestQueries;
-        while (2 * queries * row_bytes <= score_bytes) queries *= 2;
-        for (const AttentionDocument& block : QueryBlocks(document, causal, queries))
-          cut.batches.push_back({causal, window, {block}});
-      }
+    if (score_bytes == 0) {
+      add(document, causal, span.window);
       continue;
     }
-    std::stable_sort(documents.begin(), documents.end(), [](const auto& a, const auto& b) {
+    AttentionGraphShape shape;
+    shape.query_rows = document.query_count;
+    shape.key_rows = document.key_count;
+    const int64_t row_bytes = heads * Bucketed(shape).key_rows * 2;
+    int64_t queries = kFewestQueries;
+    while (2 * queries * row_bytes <= score_bytes) queries *= 2;
+    for (const AttentionDocument& block : QueryBlocks(document, causal, queries))
+      add(block, causal, span.window);
+  }
+  for (auto& [kind, documents] : kinds) {
+    const auto longer = [](const auto& a, const auto& b) {
       return std::max(a.query_count, a.key_count) > std::max(b.query_count, b.key_count);
-    });
+    };
+    if (score_bytes == 0) std::stable_sort(documents.begin(), documents.end(), longer);
+    const int64_t most = score_bytes == 0 ? kMostDocuments : 1;
     for (auto next = documents.begin(); next != documents.end();) {
       int64_t count = 1;
-      while (2 * count <= std::min<int64_t>(kMostDocuments, documents.end() - next)) count *= 2;
-      cut.batches.push_back({causal, window, {next, next + count}});
+      while (2 * count <= std::min<int64_t>(most, documents.end() - next)) count *= 2;
+      cut.batches.push_back({kind.causal, kind.window, kind.pads_keys, {next, next + count}});
       next += count;
     }
   }
@@ -98,10 +115,11 @@ AttentionGraphShape ShapeOf(const AttentionBatch& batch, AttentionGraphShape::Pa
   shape.documents = static_cast<int64_t>(batch.documents.size());
   for (const AttentionDocument& document : batch.documents) {
     shape.query_rows = std::max(shape.query_rows, document.query_count);
-    shape.key_rows = std::max(shape.key_rows, document.key_count);
+    shape.key_rows = std::max(shape.key_rows, batch.KeyRows(document));
   }
   shape.causal = batch.causal;
   shape.window = batch.window;
+  shape.pads_keys = batch.pads_keys;
   shape.deterministic = deterministic;
   return shape;
 }

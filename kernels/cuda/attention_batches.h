@@ -24,7 +24,15 @@ struct AttentionDocument {
 struct AttentionBatch {
   bool causal = true;
   int64_t window = 0;
+  // The plan runs on a copy of the keys, with rows of zeros behind those of each document, because
+  // it must not see how many there are.
+  bool pads_keys = false;
   std::vector<AttentionDocument> documents;
+
+  // Rows of keys that the plan sees of a document.
+  int64_t KeyRows(const AttentionDocument& document) const {
+    return pads_keys ? (document.key_count + 127) / 128 * 128 : document.key_count;
+  }
 };
 
 struct AttentionBatches {

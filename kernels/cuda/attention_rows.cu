@@ -128,6 +128,19 @@ cudaError_t Add(const T* source, int64_t target_heads, int64_t group, int64_t he
                 target_heads, group, head_dim, ranges, target);
 }
 
+// One thread an element of the target, one grid row a range.
+__global__ void CopyPaddedKernel(const __nv_bfloat16* source, int64_t width, const RowRange* ranges,
+                                 __nv_bfloat16* target) {
+  const RowRange range = ranges[blockIdx.y];
+  const int64_t elements = range.rows * width, padded = (range.rows + 127) / 128 * 128 * width;
+  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < padded;
+       i += step) {
+    target[range.target_begin * width + i] =
+        i < elements ? source[range.source_begin * width + i] : FromFloat<__nv_bfloat16>(0.0f);
+  }
+}
+
 }  // namespace
 
 cudaError_t MergeAttentionRows(HeadsView<const float> block_out, PerHeadView<const float> block_lse,
@@ -184,6 +197,16 @@ cudaError_t AddHeadRows(const __nv_bfloat16* source, int64_t target_heads, int64
                         int64_t head_dim, const RowRange* ranges, int64_t count, int64_t longest,
                         HeadsView<float> target, cudaStream_t stream) {
   return Add(source, target_heads, group, head_dim, ranges, count, longest, target, stream);
+}
+
+cudaError_t CopyPaddedRows(const __nv_bfloat16* source, int64_t width, const RowRange* ranges,
+                           int64_t count, int64_t longest, __nv_bfloat16* target,
+                           cudaStream_t stream) {
+  if (count == 0 || longest == 0) return cudaSuccess;
+  const int64_t elements = (longest + 127) / 128 * 128 * width;
+  const unsigned blocks = static_cast<unsigned>(std::min<int64_t>((elements + 255) / 256, 4096));
+  return Launch(CopyPaddedKernel, dim3(blocks, static_cast<unsigned>(count)), 256, 0, stream,
+                source, width, ranges, target);
 }
 
 }  // namespace longspan::cuda

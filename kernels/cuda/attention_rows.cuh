@@ -47,7 +47,7 @@ cudaError_t StandInForOutput(HeadsView<const __nv_bfloat16> dout, const float* d
 cudaError_t FillRowsWithoutKeys(HeadsView<float> out, float* lse, int64_t begin, int64_t rows,
                                 int64_t heads, int64_t head_dim, cudaStream_t stream);
 
-// Rows of a target to which rows of a source are added.
+// Rows of a target to which rows of a source go.
 struct RowRange {
   int64_t source_begin, target_begin, rows;
 };
@@ -61,6 +61,12 @@ cudaError_t AddHeadRows(const float* source, int64_t target_heads, int64_t group
 cudaError_t AddHeadRows(const __nv_bfloat16* source, int64_t target_heads, int64_t group,
                         int64_t head_dim, const RowRange* ranges, int64_t count, int64_t longest,
                         HeadsView<float> target, cudaStream_t stream);
+
+// target = source over ranges (device memory, `count` of them, none longer than `longest`), and
+// zero in the rows behind a range up to a multiple of 128 of them. Both: (rows, width), contiguous.
+cudaError_t CopyPaddedRows(const __nv_bfloat16* source, int64_t width, const RowRange* ranges,
+                           int64_t count, int64_t longest, __nv_bfloat16* target,
+                           cudaStream_t stream);
 
 }  // namespace longspan::cuda
 

@@ -13,6 +13,7 @@
 #include "kernels/cuda/context.h"
 #include "kernels/cuda/stream_memory.h"
 #include "kernels/cuda/upload.cuh"
+#include "kernels/device/cuda_status.h"
 #include "kernels/device/stream.h"
 
 namespace longspan::cuda {
@@ -50,7 +51,7 @@ class Call {
     if (status_.ok()) status_ = status;
   }
   void Update(cudaError_t error, const char* what) {
-    if (error != cudaSuccess) Update(StatusOf(error, what));
+    if (error != cudaSuccess) Update(CudaStatus(error, what));
   }
   cudaStream_t native() const { return native_; }
   Stream& stream() const { return stream_; }

@@ -2,10 +2,10 @@
 
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "kernels/cuda/cudnn_session.h"
 #include "kernels/cuda/matrix_products.h"
 #include "kernels/cuda/stream_memory.h"
+#include "kernels/device/cuda_status.h"
 
 namespace longspan::cuda {
 
@@ -63,16 +63,8 @@ CudnnSession::~CudnnSession() {
   if (handle != nullptr) (void)library->destroy(handle);
 }
 
-absl::Status StatusOf(cudaError_t error, const char* call) {
-  if (error == cudaSuccess) return absl::OkStatus();
-  (void)cudaGetLastError();
-  const std::string message = absl::StrCat("CUDA: ", call, ": ", cudaGetErrorString(error));
-  if (error == cudaErrorMemoryAllocation) return absl::ResourceExhaustedError(message);
-  return absl::InternalError(message);
-}
-
 void Report(cudaError_t error, const char* call, Stream& stream) {
-  if (error != cudaSuccess) stream.Fail(StatusOf(error, call));
+  if (error != cudaSuccess) stream.Fail(CudaStatus(error, call));
 }
 
 }  // namespace longspan::cuda

@@ -43,9 +43,6 @@ inline cudaStream_t Native(const Stream& stream) {
   return static_cast<cudaStream_t>(stream.native());
 }
 
-// The status of a CUDA call; also clears the error, so that the next call does not report it again.
-absl::Status StatusOf(cudaError_t error, const char* call);
-
 // The stream fails with `error` where there is one: later events and Synchronize() report it.
 void Report(cudaError_t error, const char* call, Stream& stream);
 

@@ -50,7 +50,12 @@ class AttentionGraph {
     ids_.gradient_offsets = gradient_offsets_.id;
     ids_.query_counts = query_counts_.id;
     ids_.key_counts = key_counts_.id;
-    aligned_keys_ = key_counts_;
+    visible_keys_ = key_counts_;
+    if (shape.pads_keys) {
+      visible_keys_ = counts();
+      ids_.visible_keys = visible_keys_.id;
+    }
+    aligned_keys_ = visible_keys_;
     if (shape.window > 0) {
       aligned_keys_ = counts();
       ids_.aligned_keys = aligned_keys_.id;
@@ -126,7 +131,7 @@ class AttentionGraph {
   Tensor MaskPadding(const Tensor& x) {
     const Tensor row = graph_.Index(x, 2), column = graph_.Index(x, 3);
     const Tensor in_row = Compare(CUDNN_POINTWISE_CMP_LT, row, query_counts_);
-    const Tensor in_column = Compare(CUDNN_POINTWISE_CMP_LT, column, key_counts_);
+    const Tensor in_column = Compare(CUDNN_POINTWISE_CMP_LT, column, visible_keys_);
     return graph_.Select(Compare(CUDNN_POINTWISE_LOGICAL_AND, in_row, in_column), x,
                          MinusInfinity());
   }
@@ -172,7 +177,7 @@ class AttentionGraph {
   CudnnGraph graph_;
   AttentionPlan::Ids ids_;
   Tensor query_offsets_, key_offsets_, stats_offsets_, gradient_offsets_;
-  Tensor query_counts_, key_counts_, aligned_keys_;
+  Tensor query_counts_, key_counts_, visible_keys_, aligned_keys_;
   Tensor scale_, minus_infinity_;
 };
 
@@ -268,7 +273,7 @@ std::string AttentionGraphShape::ToString() const {
       pass == Pass::kForward ? "forward" : "backward", ", ", heads, " heads (", kv_heads,
       " of keys) of ", head_dim, ", ", documents, " documents of at most ", query_rows, " x ",
       key_rows, causal ? ", causal" : ", full", window > 0 ? absl::StrCat(", window ", window) : "",
-      deterministic ? ", deterministic" : "");
+      pads_keys ? ", padded keys" : "", deterministic ? ", deterministic" : "");
 }
 
 AttentionGraphShape Bucketed(const AttentionGraphShape& exact) {
@@ -285,6 +290,8 @@ absl::StatusOr<AttentionPlan> PlanAttention(const CudnnLibrary& library, const C
                                             const AttentionGraphShape& shape) {
   LONGSPAN_CHECK(shape.documents >= 1 && shape.query_rows >= 1 && shape.key_rows >= 1,
                  "a graph of attention has documents with queries and keys");
+  LONGSPAN_CHECK(shape.query_rows % 128 == 0 && shape.key_rows % 128 == 0,
+                 "rows of a graph of attention are multiples of 128");
   LONGSPAN_CHECK(shape.kv_heads >= 1 && shape.heads % shape.kv_heads == 0,
                  "heads must be a multiple of kv_heads");
   LONGSPAN_CHECK(shape.window == 0 || shape.causal, "a window goes with the causal mask");

@@ -31,18 +31,24 @@ struct AttentionGraphShape {
   bool causal = true;
   // With `causal`: keys that a query sees, its own included; 0: all.
   int64_t window = 0;
+  // Documents have more key rows than keys: those behind are zeros that no query sees.
+  bool pads_keys = false;
   // Backward: equal bits in every run, at the price of a workspace that grows with query_rows *
   // key_rows.
   bool deterministic = false;
 
   auto Key() const {
     return std::make_tuple(pass, heads, kv_heads, head_dim, documents, query_rows, key_rows, causal,
-                           window, deterministic);
+                           window, pads_keys, deterministic);
   }
   bool operator<(const AttentionGraphShape& other) const { return Key() < other.Key(); }
   // "backward, 32 heads (8 of keys) of 128, 8 documents of at most 8192 x 8192, causal".
   std::string ToString() const;
 };
+
+// Kernels of cuDNN have given NaN for documents of such lengths, of queries or of keys, where
+// log-sum-exps are below -88. No plan is run on them.
+inline bool GivesNan(int64_t length) { return length % 128 == 64; }
 
 // The shape whose plan serves `exact`: rows a power of two or three quarters of one, at least 128,
 // so that there are few plans. Rows beyond a document's length cost nothing but a look at that
@@ -62,10 +68,12 @@ struct AttentionPlan {
     int64_t stats = 0;  // f32 (query rows, heads), at stats_offsets; backward: read
     // i64 (documents + 1)
     int64_t query_offsets = 0, key_offsets = 0, stats_offsets = 0, gradient_offsets = 0;
-    // i32 (documents): rows of each, none of them zero
+    // i32 (documents): rows of each, none of them zero or of a length that GivesNan()
     int64_t query_counts = 0, key_counts = 0;
+    // Where keys are padded, i32 (documents): the keys among the rows.
+    int64_t visible_keys = 0;
     // With a window, i32 (documents): the index of the key behind the one that the last query is
-    // aligned with; as key_counts, or beyond.
+    // aligned with; the number of keys, or beyond.
     int64_t aligned_keys = 0;
     // Numbers in host memory: f32, f32, i32.
     int64_t scale = 0, minus_infinity = 0, window = 0;
@@ -79,8 +87,9 @@ struct AttentionPlan {
   } ids;
 };
 
-// Builds and finalizes the graph of `shape`, exactly as it is. Unimplemented where cuDNN has no
-// engine for it on that device. Thread-safe.
+// Builds and finalizes the graph of `shape`, exactly as it is; rows are multiples of 128, since
+// versions up to 9.15.0 are wrong for others and GivesNan() holds for some. Unimplemented where
+// cuDNN has no engine for it on that device. Thread-safe.
 absl::StatusOr<AttentionPlan> PlanAttention(const CudnnLibrary& library, const CudnnTarget& target,
                                             const AttentionGraphShape& shape);
 

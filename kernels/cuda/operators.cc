@@ -17,8 +17,8 @@ namespace longspan::cuda {
 namespace {
 
 // The alignment that a library may count on: at most 256 bytes.
-int AlignmentOf(const TensorView& x) {
-  const auto at = reinterpret_cast<uintptr_t>(x.raw());
+int AlignmentOf(const void* memory) {
+  const auto at = reinterpret_cast<uintptr_t>(memory);
   return at == 0 ? 256 : static_cast<int>(std::min<uintptr_t>(256, at & (~at + 1)));
 }
 
@@ -29,50 +29,100 @@ ContentSums SumsOf(const WrittenSums& written) {
   return {static_cast<unsigned long long*>(written.sums.raw()), written.position};
 }
 
-// A product without an inner dimension, as a rank without tokens has for its weights' gradients.
-void ScaleOnly(float beta, const TensorView& c, const TensorView& bias, Stream& stream) {
-  LONGSPAN_CHECK(beta == 0 || beta == 1,
-                 "on a GPU a product without inner dimension keeps c or not");
-  if (beta == 0) {
-    const size_t size = static_cast<size_t>(SizeOf(c.dtype()));
-    Report(cudaMemset2DAsync(c.raw(), static_cast<size_t>(RowStride(c)) * size, 0,
-                             static_cast<size_t>(c.dim(1)) * size, static_cast<size_t>(c.dim(0)),
-                             Native(stream)),
-           "gemm", stream);
-  }
-  if (bias.rank() > 0) AddBias(bias, c, stream);
+ProductOperand OperandOf(const TensorView& x) {
+  return {x.dtype(), RowStride(x), AlignmentOf(x.raw())};
 }
 
-}  // namespace
+// A product without an inner dimension, as a rank without tokens has for its weights' gradients.
+void ScaleOnly(float beta, const TensorView& c, Stream& stream) {
+  LONGSPAN_CHECK(beta == 0 || beta == 1,
+                 "on a GPU a product without inner dimension keeps c or not");
+  if (beta == 1) return;
+  const size_t size = static_cast<size_t>(SizeOf(c.dtype()));
+  Report(cudaMemset2DAsync(c.raw(), static_cast<size_t>(RowStride(c)) * size, 0,
+                           static_cast<size_t>(c.dim(1)) * size, static_cast<size_t>(c.dim(0)),
+                           Native(stream)),
+         "gemm", stream);
+}
 
-void Gemm(Transpose transpose_a, Transpose transpose_b, float alpha, TensorView a, TensorView b,
-          float beta, TensorView c, TensorView bias, Stream& stream) {
-  if (a.empty()) return ScaleOnly(beta, c, bias, stream);
+// Queues the product with its epilogue, where that is one call of the library. Otherwise nothing is
+// queued and the answer is false.
+bool QueueProduct(Transpose transpose_a, Transpose transpose_b, float alpha, const TensorView& a,
+                  const TensorView& b, float beta, const TensorView& c, const Epilogue& epilogue,
+                  Stream& stream) {
+  const bool bias_gradient = epilogue.kind == Epilogue::Kind::kBiasGradient;
+  // Whether the library's bias gradient takes part in alpha is not documented.
+  if (bias_gradient && alpha != 1) return false;
   ProductShape shape;
-  shape.a_type = a.dtype();
-  shape.b_type = b.dtype();
-  shape.c_type = c.dtype();
+  shape.a = OperandOf(a);
+  shape.b = OperandOf(b);
+  shape.c = OperandOf(c);
   shape.transpose_a = transpose_a == Transpose::kYes;
   shape.transpose_b = transpose_b == Transpose::kYes;
   shape.m = c.dim(0);
   shape.n = c.dim(1);
   shape.k = a.dim(shape.transpose_a ? 0 : 1);
-  shape.a_stride = RowStride(a);
-  shape.b_stride = RowStride(b);
-  shape.c_stride = RowStride(c);
-  shape.a_alignment = AlignmentOf(a);
-  shape.b_alignment = AlignmentOf(b);
-  shape.c_alignment = AlignmentOf(c);
   shape.reads_c = beta != 0;
-  shape.with_bias = bias.rank() > 0;
+  shape.epilogue = epilogue.kind;
+  if (epilogue.pre_activation.rank() > 0) {
+    shape.pre_activation = OperandOf(epilogue.pre_activation);
+    shape.pre_activation.alignment = std::min(shape.pre_activation.alignment, kEpilogueAlignment);
+  }
+  ProductMemory memory{a.raw(), b.raw(), c.raw(), epilogue.bias.raw(),
+                       epilogue.pre_activation.raw()};
 
   Call call(stream);
   absl::StatusOr<MatrixProducts*> products = CudaContext::Of(stream).Products();
   call.Update(products.status());
+  // The library overwrites bias gradients.
+  float* const dbias = bias_gradient ? call.Allocate<float>(shape.n) : nullptr;
+  if (bias_gradient) memory.bias = dbias;
+  if (memory.bias != nullptr)
+    shape.bias_alignment = std::min(AlignmentOf(memory.bias), kEpilogueAlignment);
   void* const workspace = call.MatrixProductWorkspace();
-  if (!call.ok()) return;
-  call.Update((*products)->Run(shape, alpha, a.raw(), b.raw(), beta, c.raw(), bias.raw(), workspace,
-                               call.native()));
+  if (!call.ok()) return true;
+  const absl::StatusOr<bool> fuses = (*products)->Fuses(shape);
+  call.Update(fuses.status());
+  if (!call.ok()) return true;
+  if (!*fuses) return false;
+  call.Update((*products)->Run(shape, alpha, beta, memory, workspace, call.native()));
+  if (bias_gradient && call.ok()) {
+    call.Update(AddRows(TensorView::Of(dbias, {shape.n}), epilogue.bias, call.native()),
+                "the gradient of a bias");
+  }
+  return true;
+}
+
+}  // namespace
+
+void Gemm(Transpose transpose_a, Transpose transpose_b, float alpha, TensorView a, TensorView b,
+          float beta, TensorView c, const Epilogue& epilogue, Stream& stream) {
+  using Kind = Epilogue::Kind;
+  if (a.empty()) {
+    if (epilogue.kind == Kind::kNone) return ScaleOnly(beta, c, stream);
+  } else if (QueueProduct(transpose_a, transpose_b, alpha, a, b, beta, c, epilogue, stream)) {
+    return;
+  }
+  // One after the other.
+  const auto product = [&](const TensorView& into, const Epilogue& with = {}) {
+    Gemm(transpose_a, transpose_b, alpha, a, b, beta, into, with, stream);
+  };
+  switch (epilogue.kind) {
+    case Kind::kNone:
+      return;
+    case Kind::kBias:
+      product(c);
+      return AddBias(epilogue.bias, c, stream);
+    case Kind::kBiasGelu:
+      product(epilogue.pre_activation, Epilogue::Bias(epilogue.bias));
+      return GeluForward(epilogue.pre_activation, c, stream);
+    case Kind::kGeluGradient:
+      product(c);
+      return GeluBackward(c, epilogue.pre_activation, c, stream);
+    case Kind::kBiasGradient:
+      product(c);
+      return BiasBackward(b, epilogue.bias, stream);
+  }
 }
 
 void RmsNormForward(TensorView x, TensorView weight, float eps, TensorView y, TensorView rstd,
@@ -134,7 +184,10 @@ void EmbeddingForward(TensorView ids, TensorView table, bool accumulate, TensorV
 }
 
 void EmbeddingBackward(TensorView ids, TensorView dout, TensorView dtable, Stream& stream) {
-  Report(AddToTable(ids, dout, dtable, Native(stream)), "embedding_backward", stream);
+  Call call(stream);
+  char* const memory = call.Allocate<char>(AddToTableBytes(dout.dim(0), dout.dim(1)));
+  if (!call.ok()) return;
+  call.Update(AddToTable(ids, dout, dtable, memory, call.native()), "embedding_backward");
 }
 
 void LinearCrossEntropy(TensorView hidden, TensorView weight, TensorView targets, TensorView losses,

@@ -15,9 +15,10 @@
 
 namespace longspan::cuda {
 
-// The first call for a shape asks cuBLASLt for its algorithm, on the calling thread.
+// The first call for a shape asks cuBLASLt for its algorithm, on the calling thread. That decides
+// whether an epilogue of that shape is part of the product or a pass of its own.
 void Gemm(Transpose transpose_a, Transpose transpose_b, float alpha, TensorView a, TensorView b,
-          float beta, TensorView c, TensorView bias, Stream& stream);
+          float beta, TensorView c, const Epilogue& epilogue, Stream& stream);
 
 void RmsNormForward(TensorView x, TensorView weight, float eps, TensorView y, TensorView rstd,
                     Stream& stream);
@@ -40,7 +41,7 @@ void GeluBackward(TensorView dy, TensorView x, TensorView dx, Stream& stream);
 // An id outside the table stops the kernel, and the stream fails.
 void EmbeddingForward(TensorView ids, TensorView table, bool accumulate, TensorView out,
                       Stream& stream);
-// Takes comparisons that grow with the square of the rows.
+// Rows of one id are summed in pieces of 64, and these in order.
 void EmbeddingBackward(TensorView ids, TensorView dout, TensorView dtable, Stream& stream);
 
 // A target outside the vocabulary stops the kernel, and the stream fails. With bf16 operands the

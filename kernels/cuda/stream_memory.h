@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/device/memory.h"
+#include "kernels/gemm.h"
 
 namespace longspan::cuda {
 
@@ -40,7 +41,7 @@ class StreamMemory {
 
   // kMatrixProductBytes for matrix products, at the first call.
   cudaError_t MatrixProductWorkspace(void** workspace);
-  static constexpr int64_t kMatrixProductBytes = int64_t{32} << 20;
+  static constexpr int64_t kMatrixProductBytes = kGpuGemmWorkspaceBytes;
 
  private:
   struct Block {

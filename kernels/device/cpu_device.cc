@@ -191,15 +191,16 @@ class CpuDevice : public Device {
   }
   ThreadPool& threads() override { return threads_; }
   MemoryTable& memory() override { return memory_; }
-  Stream CreateStream(const std::string& name) override {
-    return Stream(std::make_unique<CpuStreamState>(*this, name));
-  }
   absl::Status CopyNow(const void* from, void* to, int64_t bytes) override {
     if (bytes > 0) std::memcpy(to, from, static_cast<size_t>(bytes));
     return absl::OkStatus();
   }
 
  private:
+  Stream MakeStream(const std::string& name, StreamPriority) override {
+    return Stream(std::make_unique<CpuStreamState>(*this, name));
+  }
+
   ThreadPool threads_;
   MemoryTable memory_;
 };

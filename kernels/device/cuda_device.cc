@@ -2,291 +2,57 @@
 
 #ifdef LONGSPAN_HAVE_CUDA
 
-#include <cuda.h>
-#include <cudaTypedefs.h>
 #include <cuda_runtime_api.h>
 
-#include <chrono>
-#include <condition_variable>
+#include <memory>
 #include <mutex>
-#include <optional>
-#include <set>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/device/check.h"
 #include "kernels/device/cuda_memory.h"
-#include "kernels/device/stream_state.h"
+#include "kernels/device/cuda_status.h"
+#include "kernels/device/cuda_stream.h"
 
 namespace longspan {
-namespace {
-
-// Lets a CUDA stream wait for events that the host completes: wait number k of the stream passes
-// when the word in pinned memory has reached k. Events complete in any order, so the word moves
-// only past those that are all done.
-class HostGate {
- public:
-  explicit HostGate(uint32_t* word) : word_(word) {}
-
-  // The number of a new wait.
-  uint32_t Add() {
-    std::lock_guard lock(mutex_);
-    return ++added_;
-  }
-
-  void Open(uint32_t number, const absl::Status& outcome) {
-    std::lock_guard lock(mutex_);
-    if (failure_.ok() && !outcome.ok()) failure_ = outcome;
-    early_.insert(number);
-    while (early_.erase(passed_ + 1) > 0) ++passed_;
-    __atomic_store_n(word_, passed_, __ATOMIC_RELEASE);
-    changed_.notify_all();
-  }
-
-  // Afterwards nothing touches the word any more.
-  void WaitUntilAllOpen() {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return passed_ == added_; });
-  }
-
-  void Fail(const absl::Status& status) {
-    std::lock_guard lock(mutex_);
-    if (failure_.ok()) failure_ = status;
-  }
-
-  absl::Status failure() const {
-    std::lock_guard lock(mutex_);
-    return failure_;
-  }
-
- private:
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  uint32_t* const word_;
-  uint32_t added_ = 0;
-  uint32_t passed_ = 0;
-  std::set<uint32_t> early_;  // open, but behind one that is not
-  absl::Status failure_;
-};
-
-// What a recorded event needs when the stream gets there.
-struct Recorded {
-  EventPromise promise;
-  std::shared_ptr<HostGate> gate;
-};
-
-// Runs on a driver thread, also when the stream has failed (which is why it is not
-// cudaLaunchHostFunc). No CUDA calls allowed.
-void CUDART_CB CompleteRecorded(cudaStream_t, cudaError_t error, void* data) {
-  const std::unique_ptr<Recorded> recorded(static_cast<Recorded*>(data));
-  if (error != cudaSuccess) {
-    recorded->gate->Fail(
-        absl::InternalError(absl::StrCat("CUDA: stream: ", cudaGetErrorString(error))));
-  }
-  recorded->promise.Complete(recorded->gate->failure());
-}
-
-// Seconds that streams stood before events which were not yet done.
-class WaitClock {
- public:
-  // One wait: the stream comes to it, and its event is done, in either order.
-  class Wait {
-   public:
-    explicit Wait(std::shared_ptr<WaitClock> clock) : clock_(std::move(clock)) {}
-    void Reached() {
-      std::lock_guard lock(mutex_);
-      if (!done_) reached_ = std::chrono::steady_clock::now();
-    }
-    void Done() {
-      std::lock_guard lock(mutex_);
-      done_ = true;
-      if (!reached_.has_value()) return;
-      clock_->Add(
-          std::chrono::duration<double>(std::chrono::steady_clock::now() - *reached_).count());
-    }
-
-   private:
-    const std::shared_ptr<WaitClock> clock_;
-    std::mutex mutex_;
-    bool done_ = false;
-    std::optional<std::chrono::steady_clock::time_point> reached_;
-  };
-
-  void Add(double seconds) {
-    std::lock_guard lock(mutex_);
-    seconds_ += seconds;
-  }
-  double seconds() const {
-    std::lock_guard lock(mutex_);
-    return seconds_;
-  }
-
- private:
-  mutable std::mutex mutex_;
-  double seconds_ = 0;
-};
-
-void CUDART_CB NoteReached(cudaStream_t, cudaError_t, void* data) {
-  const std::unique_ptr<std::shared_ptr<WaitClock::Wait>> wait(
-      static_cast<std::shared_ptr<WaitClock::Wait>*>(data));
-  (*wait)->Reached();
-}
-
-}  // namespace
-
-struct CudaStreamState : Stream::State {
-  CudaStreamState(Device& owner, int device_index, CudaMemory& source,
-                  PFN_cuStreamWaitValue32_v11070 wait_for_value, std::string label)
-      : State(owner),
-        index(device_index),
-        memory(source),
-        name(std::move(label)),
-        wait_value(wait_for_value) {
-    CheckCuda(cudaSetDevice(index));
-    CheckCuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-    word = static_cast<uint32_t*>(memory.Allocate(sizeof(uint32_t), Placement::kPinnedHost));
-    LONGSPAN_CHECK(word != nullptr, "no pinned memory for a stream");
-    *word = 0;
-    gate = std::make_shared<HostGate>(word);
-  }
-
-  ~CudaStreamState() override {
-    worker.reset();  // waits for what it was given, as for all that is queued
-    gate->WaitUntilAllOpen();
-    (void)cudaSetDevice(index);
-    (void)cudaStreamSynchronize(stream);
-    (void)cudaStreamDestroy(stream);
-    memory.Free(word, Placement::kPinnedHost);
-  }
-
-  void Launch(const char* work, std::function<absl::Status()>) override {
-    const std::string message = absl::StrCat("no CUDA body for '", work, "'");
-    LONGSPAN_CHECK(false, message.c_str());
-  }
-
-  Event RunOnHost(const char* work, std::function<absl::Status()> body) override {
-    // The two go together: what is recorded here belongs to this body.
-    const std::lock_guard lock(worker_mutex);
-    if (worker == nullptr) worker = MakeWorker(device, name);
-    worker->WaitFor(Record());
-    return worker->RunOnHost(work, [device_index = index, body = std::move(body)] {
-      (void)cudaSetDevice(device_index);
-      return body();
-    });
-  }
-
-  void CopyBytes(const void* from, void* to, int64_t bytes) override {
-    (void)cudaSetDevice(index);
-    const absl::Status status =
-        CudaStatus(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, stream),
-                   "cudaMemcpyAsync");
-    if (!status.ok()) gate->Fail(status);
-  }
-
-  Event Record() override {
-    auto recorded = std::make_unique<Recorded>();
-    recorded->gate = gate;
-    const Event event = recorded->promise.event();
-    (void)cudaSetDevice(index);
-    const absl::Status status =
-        CudaStatus(cudaStreamAddCallback(stream, CompleteRecorded, recorded.get(), 0),
-                   "cudaStreamAddCallback");
-    if (status.ok()) {
-      recorded.release();  // CompleteRecorded owns it now
-    } else {
-      gate->Fail(status);
-      recorded->promise.Complete(status);
-    }
-    return event;
-  }
-
-  void WaitFor(const Event& event) override {
-    if (event.Done()) {
-      if (const absl::Status outcome = event.Wait(); !outcome.ok()) gate->Fail(outcome);
-      return;
-    }
-    const uint32_t number = gate->Add();
-    (void)cudaSetDevice(index);
-    const auto wait = std::make_shared<WaitClock::Wait>(clock);
-    auto note = std::make_unique<std::shared_ptr<WaitClock::Wait>>(wait);
-    if (cudaStreamAddCallback(stream, NoteReached, note.get(), 0) == cudaSuccess) note.release();
-    const CUresult result =
-        wait_value(stream, reinterpret_cast<CUdeviceptr>(word), number, CU_STREAM_WAIT_VALUE_GEQ);
-    if (result != CUDA_SUCCESS) {
-      gate->Fail(absl::InternalError(
-          absl::StrCat("CUDA: cuStreamWaitValue32: error ", static_cast<int>(result))));
-    }
-    event.OnDone([gate = gate, number, wait](const absl::Status& outcome) {
-      wait->Done();
-      gate->Open(number, outcome);
-    });
-  }
-
-  absl::Status Synchronize() override {
-    (void)cudaSetDevice(index);
-    const absl::Status status = CudaStatus(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
-    if (!status.ok()) gate->Fail(status);
-    return gate->failure();
-  }
-
-  void Fail(const absl::Status& status) override { gate->Fail(status); }
-
-  double waited_seconds() const override { return clock->seconds(); }
-
-  std::string Current() const override {
-    return cudaStreamQuery(stream) == cudaErrorNotReady ? "CUDA work" : "";
-  }
-
-  // Whoever asks for the handle is about to launch: a launch needs the stream's device to be
-  // current on its thread.
-  void* native() const override {
-    CheckCuda(cudaSetDevice(index));
-    return stream;
-  }
-
-  const int index;
-  CudaMemory& memory;
-  const std::string name;
-  const PFN_cuStreamWaitValue32_v11070 wait_value;
-  cudaStream_t stream = nullptr;
-  uint32_t* word = nullptr;
-  std::shared_ptr<HostGate> gate;
-  const std::shared_ptr<WaitClock> clock = std::make_shared<WaitClock>();
-  std::mutex worker_mutex;
-  std::unique_ptr<State> worker;  // made when the host is first needed
-};
 
 class CudaDevice : public Device {
  public:
-  CudaDevice(int index, const cudaDeviceProp& properties, int threads,
-             PFN_cuStreamWaitValue32_v11070 wait_value)
-      : index_(index),
-        description_(absl::StrCat("cuda ", index, ", ", properties.name, ", ",
+  CudaDevice(int index, const cudaDeviceProp& properties, int threads, const CudaWords& words,
+             std::unique_ptr<CudaMemory> source)
+      : description_(absl::StrCat("cuda ", index, ", ", properties.name, ", ",
                                   properties.totalGlobalMem >> 30, " GiB")),
-        wait_value_(wait_value),
         threads_(threads),
-        source_(index),
-        memory_(source_) {}
+        source_(std::move(source)),
+        memory_(*source_),
+        streams_(index, *source_, words) {}
 
   DeviceKind kind() const override { return DeviceKind::kCuda; }
   std::string description() const override { return description_; }
   ThreadPool& threads() override { return threads_; }
   MemoryTable& memory() override { return memory_; }
-  Stream CreateStream(const std::string& name) override {
-    return Stream(std::make_unique<CudaStreamState>(*this, index_, source_, wait_value_, name));
-  }
   absl::Status CopyNow(const void* from, void* to, int64_t bytes) override {
-    return source_.Copy(from, to, bytes);
+    return source_->Copy(from, to, bytes);
+  }
+  void CollectTrace() override {
+    if (trace() == nullptr) return;
+    {
+      const std::lock_guard lock(streams_.mutex);
+      for (CudaStreamState* stream : streams_.alive) stream->CollectTrace(*trace());
+    }
+    streams_.clock.Renew();
   }
 
  private:
-  const int index_;
+  Stream MakeStream(const std::string& name, StreamPriority priority) override {
+    return Stream(std::make_unique<CudaStreamState>(*this, streams_, name, priority));
+  }
+
   const std::string description_;
-  const PFN_cuStreamWaitValue32_v11070 wait_value_;
   ThreadPool threads_;
-  CudaMemory source_;
+  const std::unique_ptr<CudaMemory> source_;
   MemoryTable memory_;
+  CudaStreams streams_;
 };
 
 int CountGpus() {
@@ -307,6 +73,19 @@ absl::StatusOr<int> UsableGpus() {
   return absl::FailedPreconditionError(absl::StrCat(
       "no GPU can be used (", error == cudaSuccess ? "none found" : cudaGetErrorString(error),
       "); see what nvidia-smi says, or run with device = \"cpu\""));
+}
+
+template <typename Function>
+absl::Status FindDriverFunction(const char* name, Function& function) {
+  void* found = nullptr;
+  cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
+  absl::Status status =
+      CudaStatus(cudaGetDriverEntryPointByVersion(name, &found, 12000, cudaEnableDefault, &result),
+                 "cudaGetDriverEntryPointByVersion");
+  if (status.ok() && result != cudaDriverEntryPointSuccess)
+    status = absl::FailedPreconditionError("the CUDA driver is too old: 12.0 is the least served");
+  function = reinterpret_cast<Function>(found);
+  return status;
 }
 
 std::string VersionText(int version) {
@@ -369,17 +148,13 @@ absl::StatusOr<std::unique_ptr<Device>> OpenCuda(int index, int threads) {
   }
   status = CudaStatus(cudaSetDevice(index), "cudaSetDevice");
   if (!status.ok()) return status;
-  // From the driver by name, so that the program needs no libcuda to start.
-  void* wait_value = nullptr;
-  cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
-  status = CudaStatus(cudaGetDriverEntryPointByVersion("cuStreamWaitValue32", &wait_value, 12000,
-                                                       cudaEnableDefault, &found),
-                      "cudaGetDriverEntryPointByVersion");
+  CudaWords words;
+  status = FindDriverFunction("cuStreamWaitValue32", words.wait);
+  status.Update(FindDriverFunction("cuStreamWriteValue32", words.write));
   if (!status.ok()) return status;
-  if (found != cudaDriverEntryPointSuccess)
-    return absl::FailedPreconditionError("the CUDA driver is too old: 12.0 is the least served");
-  return std::make_unique<CudaDevice>(index, properties, threads,
-                                      reinterpret_cast<PFN_cuStreamWaitValue32_v11070>(wait_value));
+  absl::StatusOr<std::unique_ptr<CudaMemory>> memory = CudaMemory::Open(index);
+  if (!memory.ok()) return memory.status();
+  return std::make_unique<CudaDevice>(index, properties, threads, words, *std::move(memory));
 }
 
 }  // namespace longspan

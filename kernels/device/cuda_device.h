@@ -3,7 +3,7 @@
 // Differences from a CPU stream: Launch and LaunchFallible are not served (a check fails: that
 // operator has no CUDA body), and work behind a failed event is not skipped; the failure is still
 // what events recorded later and Synchronize() report. RunOnHost has a thread of its own, beside
-// the stream.
+// the stream. Streams wait for each other's events on the GPU: see README.md.
 #ifndef LONGSPAN_KERNELS_DEVICE_CUDA_DEVICE_H_
 #define LONGSPAN_KERNELS_DEVICE_CUDA_DEVICE_H_
 

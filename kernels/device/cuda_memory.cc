@@ -7,33 +7,29 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/device/check.h"
+#include "kernels/device/cuda_status.h"
 
 namespace longspan {
 
-absl::Status CudaStatus(cudaError_t error, const char* call) {
-  if (error == cudaSuccess) return absl::OkStatus();
-  (void)cudaGetLastError();
-  const std::string message = absl::StrCat("CUDA: ", call, ": ", cudaGetErrorString(error));
-  if (error == cudaErrorMemoryAllocation) return absl::ResourceExhaustedError(message);
-  return absl::InternalError(message);
-}
-
-void CheckCuda(cudaError_t error) {
-  LONGSPAN_CHECK(error == cudaSuccess, cudaGetErrorString(error));
-}
-
-CudaMemory::CudaMemory(int index) : index_(index) {
-  CheckCuda(cudaSetDevice(index_));
-  CheckCuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+absl::StatusOr<std::unique_ptr<CudaMemory>> CudaMemory::Open(int index) {
+  auto memory = std::unique_ptr<CudaMemory>(new CudaMemory(index));
+  absl::Status status =
+      CudaStatus(cudaStreamCreateWithFlags(&memory->stream_, cudaStreamNonBlocking),
+                 "cudaStreamCreateWithFlags");
   // What is given back stays in the pool: the next step wants it again.
   cudaMemPool_t pool = nullptr;
-  CheckCuda(cudaDeviceGetDefaultMemPool(&pool, index_));
   uint64_t keep = UINT64_MAX;
-  CheckCuda(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep));
+  status.Update(
+      CudaStatus(cudaDeviceGetDefaultMemPool(&pool, index), "cudaDeviceGetDefaultMemPool"));
+  if (!status.ok()) return status;
+  status = CudaStatus(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep),
+                      "cudaMemPoolSetAttribute");
+  if (!status.ok()) return status;
+  return memory;
 }
 
 CudaMemory::~CudaMemory() {
+  if (stream_ == nullptr) return;
   (void)cudaSetDevice(index_);
   for (cudaStream_t stream : copy_streams_) (void)cudaStreamDestroy(stream);
   for (const auto& [memory, bytes] : pinned_) (void)cudaFreeHost(memory);
@@ -104,7 +100,17 @@ absl::Status CudaMemory::Zero(void* memory, int64_t bytes, Placement placement) 
   return CudaStatus(error, "cudaMemsetAsync");
 }
 
-cudaStream_t CudaMemory::TakeCopyStream() {
+std::string CudaMemory::WhatIsLeft(Placement placement) {
+  if (placement != Placement::kDevice)
+    return placement == Placement::kPinnedHost ? "the host gives no more pinned memory" : "";
+  size_t left = 0, total = 0;
+  absl::Status status = CudaStatus(cudaSetDevice(index_), "cudaSetDevice");
+  if (status.ok()) status = CudaStatus(cudaMemGetInfo(&left, &total), "cudaMemGetInfo");
+  if (!status.ok()) return std::string(status.message());
+  return absl::StrCat("the GPU has ", left, " of ", total, " bytes left");
+}
+
+absl::StatusOr<cudaStream_t> CudaMemory::TakeCopyStream() {
   {
     std::lock_guard lock(mutex_);
     if (!copy_streams_.empty()) {
@@ -114,9 +120,13 @@ cudaStream_t CudaMemory::TakeCopyStream() {
     }
   }
   int lowest = 0, highest = 0;
-  CheckCuda(cudaDeviceGetStreamPriorityRange(&lowest, &highest));
+  absl::Status status = CudaStatus(cudaDeviceGetStreamPriorityRange(&lowest, &highest),
+                                   "cudaDeviceGetStreamPriorityRange");
+  if (!status.ok()) return status;
   cudaStream_t stream = nullptr;
-  CheckCuda(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, lowest));
+  status = CudaStatus(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, lowest),
+                      "cudaStreamCreateWithPriority");
+  if (!status.ok()) return status;
   return stream;
 }
 
@@ -124,13 +134,14 @@ absl::Status CudaMemory::Copy(const void* from, void* to, int64_t bytes) {
   if (bytes == 0) return absl::OkStatus();
   absl::Status status = CudaStatus(cudaSetDevice(index_), "cudaSetDevice");
   if (!status.ok()) return status;
-  const cudaStream_t stream = TakeCopyStream();
+  const absl::StatusOr<cudaStream_t> stream = TakeCopyStream();
+  if (!stream.ok()) return stream.status();
   status =
-      CudaStatus(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, stream),
+      CudaStatus(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, *stream),
                  "cudaMemcpyAsync");
-  status.Update(CudaStatus(cudaStreamSynchronize(stream), "cudaStreamSynchronize"));
+  status.Update(CudaStatus(cudaStreamSynchronize(*stream), "cudaStreamSynchronize"));
   std::lock_guard lock(mutex_);
-  copy_streams_.push_back(stream);
+  copy_streams_.push_back(*stream);
   return status;
 }
 

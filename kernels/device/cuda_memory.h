@@ -5,28 +5,23 @@
 #include <cuda_runtime_api.h>
 
 #include <map>
+#include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "kernels/device/memory.h"
 
 namespace longspan {
-
-// OK, or what failed in `call`; the error is cleared, so that the next call does not report it
-// again.
-absl::Status CudaStatus(cudaError_t error, const char* call);
-
-// A check fails where a call fails that has no reason to.
-void CheckCuda(cudaError_t error);
 
 // Thread-safe. Nothing here waits for the work of streams, which may wait for the very thread that
 // allocates: device memory comes from the driver's pool, in the order of a stream of its own, and
 // goes back to it; pinned memory is kept for the next request and unpinned at the end.
 class CudaMemory : public MemorySource {
  public:
-  // Of GPU `index`.
-  explicit CudaMemory(int index);
+  // Of GPU `index`, which is current then.
+  static absl::StatusOr<std::unique_ptr<CudaMemory>> Open(int index);
   ~CudaMemory() override;
   CudaMemory(const CudaMemory&) = delete;
   CudaMemory& operator=(const CudaMemory&) = delete;
@@ -34,12 +29,14 @@ class CudaMemory : public MemorySource {
   void* Allocate(int64_t bytes, Placement placement) override;
   void Free(void* memory, Placement placement) override;
   absl::Status Zero(void* memory, int64_t bytes, Placement placement) override;
+  std::string WhatIsLeft(Placement placement) override;
 
   // See Device::CopyNow. Callers do not wait for each other.
   absl::Status Copy(const void* from, void* to, int64_t bytes);
 
  private:
-  cudaStream_t TakeCopyStream();
+  explicit CudaMemory(int index) : index_(index) {}
+  absl::StatusOr<cudaStream_t> TakeCopyStream();
   // nullptr where none is free.
   void* TakePinned(int64_t bytes);
 

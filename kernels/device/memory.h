@@ -31,6 +31,10 @@ class MemorySource {
   virtual void Free(void* memory, Placement placement) = 0;
   // Done when it returns.
   virtual absl::Status Zero(void* memory, int64_t bytes, Placement placement) = 0;
+  // For messages about memory that could not be had, such as "the GPU has 12 of 4096 bytes left"
+  // (other processes may hold the rest), or why that cannot be told; empty where the source does
+  // not know.
+  virtual std::string WhatIsLeft(Placement) { return ""; }
 };
 
 // Bytes of one rank by tag, and where they come from. Thread-safe.
@@ -70,7 +74,8 @@ class Buffer {
   Buffer(Buffer&& other) noexcept;
   Buffer& operator=(Buffer&& other) noexcept;
 
-  // Memory is not initialised. ResourceExhausted, naming tag and size, when there is none. `tag` is
+  // Memory is not initialised. ResourceExhausted when there is none, with tag, size, and what is
+  // left where the source knows it. `tag` is
   // a short lower-case noun such as "activations".
   static absl::StatusOr<Buffer> Allocate(MemoryTable& table, int64_t bytes, const std::string& tag,
                                          Placement placement = Placement::kHost);

@@ -28,21 +28,24 @@ namespace longspan {
 // A copyable handle. A default-constructed event is done. Thread-safe.
 class Event {
  public:
+  struct State;  // how a back end knows of it: stream_state.h
   Event() = default;
+  explicit Event(std::shared_ptr<State> state) : state_(std::move(state)) {}
   bool Done() const;
   // Blocks the calling thread until the event is done, and tells how it ended.
   absl::Status Wait() const;
   // As Wait, but DeadlineExceeded after `timeout`.
   absl::Status WaitFor(absl::Duration timeout) const;
-  // Calls `callback` with the outcome, at once if already done, else on the completing thread. It
-  // must not block.
+  // Calls `callback` with the outcome, at once if already done, else on the completing thread, or,
+  // where a stream of a GPU completes it, on a thread beside that stream. It must not block.
   void OnDone(std::function<void(const absl::Status&)> callback) const;
+  const std::shared_ptr<State>& state() const { return state_; }
 
  private:
-  friend class EventPromise;
-  struct State;
   std::shared_ptr<State> state_;
 };
+
+struct PromisedEvent;
 
 // The side that completes an Event: transports and storage threads hold one. Completing twice is a
 // programming error; a promise destroyed without completion completes with Cancelled. Move-only.
@@ -52,18 +55,24 @@ class EventPromise {
   ~EventPromise();
   EventPromise(EventPromise&&) noexcept = default;
   EventPromise& operator=(EventPromise&&) noexcept;
-  Event event() const { return event_; }
+  Event event() const;
   void Complete(absl::Status status = absl::OkStatus());
+  // Completes when `event` is done, and as it ends. Where streams of a GPU recorded it and wait for
+  // it, the host has no part in that.
+  void CompleteWith(const Event& event);
 
  private:
-  Event event_;
+  std::shared_ptr<PromisedEvent> state_;
   bool completed_ = false;
 };
 
-// Done when all of `events` are, with the first failure among them.
+// Done when all of `events` are, with the first failure in their order.
 Event WhenAll(const std::vector<Event>& events);
 
 enum class DeviceKind { kCpu, kCuda };
+
+// Work of a low priority gives way to that of other streams, on devices that can.
+enum class StreamPriority { kNormal, kLow };
 
 class Device;
 class TraceRecorder;
@@ -95,14 +104,19 @@ class Stream {
   void CopyBytes(const void* from, void* to, int64_t bytes);
   // An event that is done when everything launched so far is.
   Event Record();
-  // Work launched from now on waits for `event`; the calling thread does not.
+  // Work launched from now on waits for `event`; the calling thread does not. Streams of GPUs wait
+  // for each other's events by themselves, for others until the host tells them.
   void WaitFor(const Event& event);
-  // Blocks the calling thread until the stream is idle. Returns the first failure, if any.
+  // Blocks the calling thread until the stream is idle, and what it was to run on the host has run.
+  // Returns the first failure, if any.
   absl::Status Synchronize();
   // The name of the work that runs now, "" when idle: for time-out reports.
   std::string Current() const;
   // The stream fails, as if it had waited for an event that failed with `status`.
   void Fail(const absl::Status& status);
+  // GPU streams only: what does the same from where the stream itself is out of reach. Callable
+  // from any thread, at any time; once the stream is gone it does nothing.
+  std::function<void(const absl::Status&)> Failer() const;
   // Seconds that the stream has spent waiting for events so far: what a rank was idle for.
   double waited_seconds() const;
   // The work launched between these is one span of the device's trace: see StreamSpan in trace.h,
@@ -124,6 +138,7 @@ class Stream {
   friend class CudaDevice;
   struct State;
   friend struct CpuStreamState;
+  friend class CudaStreamCore;
   friend struct CudaStreamState;
   explicit Stream(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
@@ -143,7 +158,9 @@ class Device {
   virtual ThreadPool& threads() = 0;
   virtual MemoryTable& memory() = 0;
   // `name` labels the worker thread (at most 15 characters show).
-  virtual Stream CreateStream(const std::string& name) = 0;
+  Stream CreateStream(const std::string& name, StreamPriority priority = StreamPriority::kNormal) {
+    return MakeStream(name, priority);
+  }
   // Copies bytes between memory of the host and of the device, whichever each lies in, and returns
   // when that is done. In no order with any stream; on a GPU it gives way to their work.
   virtual absl::Status CopyNow(const void* from, void* to, int64_t bytes) = 0;
@@ -160,8 +177,13 @@ class Device {
   // Where this rank's timeline is recorded; nullptr: nowhere. Set it while no stream has work.
   const std::shared_ptr<TraceRecorder>& trace() const { return trace_; }
   void set_trace(std::shared_ptr<TraceRecorder> trace) { trace_ = std::move(trace); }
+  // Hands the recorder the spans whose ends streams have passed, where a device times them itself.
+  // Call it between steps: it may take a while, and may wait for the device's clock.
+  virtual void CollectTrace() {}
 
  private:
+  virtual Stream MakeStream(const std::string& name, StreamPriority priority) = 0;
+
   std::shared_ptr<TraceRecorder> trace_;
   bool deterministic_ = false;
   std::once_flag operator_state_made_;

@@ -74,6 +74,7 @@ class TraceRecorder {
   void Pause() { recording_ = false; }
   // Labels without a step are of this one from now on.
   void set_step(int64_t step) { step_ = static_cast<int32_t>(step); }
+  int32_t step() const { return step_.load(std::memory_order_relaxed); }
 
   // A row of the timeline; the same name gives the same row.
   int RowOf(const std::string& name);
@@ -104,7 +105,8 @@ inline TraceRecorder* RecorderOf(const Device& device) {
 }
 
 // The work launched on a stream while this lives, timed when it runs. Spans of one stream nest and
-// are opened on one thread. On CUDA streams nothing is recorded yet.
+// are opened on one thread. A GPU times its streams itself: what they have passed reaches the
+// recorder by Device::CollectTrace.
 class StreamSpan {
  public:
   StreamSpan(Stream& stream, const TraceLabel& label)

@@ -11,6 +11,7 @@ InProcessMessages::InProcessMessages(int ranks, const InProcessOptions& options)
       options_(options),
       channels_(static_cast<size_t>(ranks) * ranks),
       gone_(ranks, false),
+      delivering_(ranks, 0),
       random_(options.seed) {
   if (options_.max_delay > absl::ZeroDuration())
     postman_ = std::thread([this] { DeliverDelayed(); });
@@ -26,29 +27,57 @@ InProcessMessages::~InProcessMessages() {
 }
 
 void InProcessMessages::Finish(const std::shared_ptr<Operation>& operation,
-                               const absl::Status& status) {
+                               const absl::Status& status, const Event& delivered) {
   if (operation == nullptr) return;
   {
     std::lock_guard lock(operation->mutex);
     operation->status.Update(status);
+    if (delivered.state() != nullptr) operation->delivered.push_back(delivered);
     if (--operation->outstanding > 0) return;
   }
-  operation->promise.Complete(operation->status);
+  const std::vector<Event>& events = operation->delivered;
+  if (events.empty()) return operation->promise.Complete(operation->status);
+  if (!operation->status.ok()) {
+    return WhenAll(events).OnDone(
+        [operation](const absl::Status&) { operation->promise.Complete(operation->status); });
+  }
+  // Whoever waits for the exchange waits for one point of one stream.
+  if (events.size() == 1) return operation->promise.CompleteWith(events[0]);
+  operation->copies->WaitFor(WhenAll(events));
+  operation->promise.CompleteWith(operation->copies->Record());
 }
 
 void InProcessMessages::Deliver(Match& match) {
   absl::Status status;
+  Event delivered;
   if (match.send.bytes == match.receive.bytes) {
-    const void* source = match.send.operation ? match.send.data : match.send.buffered.data();
-    status = match.receive.device->CopyNow(source, match.receive.data, match.send.bytes);
+    Stream* const copies = match.receive.copies;
+    if (match.send.operation != nullptr && copies != nullptr) {
+      copies->CopyBytes(match.send.data, match.receive.data, match.send.bytes);
+      delivered = copies->Record();
+    } else {
+      const void* source = match.send.operation ? match.send.data : match.send.buffered.data();
+      status = match.receive.device->CopyNow(source, match.receive.data, match.send.bytes);
+    }
   } else {
     status = absl::InvalidArgumentError(
         absl::StrCat("exchange: rank ", match.source, " sends ", match.send.bytes,
                      " bytes, but rank ", match.destination, " receives ", match.receive.bytes,
                      " from it: the ranks disagree about their plan"));
   }
-  Finish(match.send.operation, status);
-  Finish(match.receive.operation, status);
+  Finish(match.send.operation, status, delivered);
+  Finish(match.receive.operation, status, delivered);
+  const std::lock_guard lock(mutex_);
+  --delivering_[match.source];
+  --delivering_[match.destination];
+  delivered_.notify_all();
+}
+
+InProcessMessages::Match InProcessMessages::Matched(int source, int destination, Side send,
+                                                    Side receive) {
+  ++delivering_[source];
+  ++delivering_[destination];
+  return {source, destination, std::move(send), std::move(receive)};
 }
 
 absl::Status InProcessMessages::FailureWith(int peer) const {
@@ -60,7 +89,7 @@ void InProcessMessages::PostReceive(int rank, int peer, Side side, std::vector<M
                                     std::vector<Side>& failed) {
   Channel& from = channel(peer, rank);
   if (failure_.ok() && !from.sends.empty()) {
-    matches.push_back({peer, rank, std::move(from.sends.front()), std::move(side)});
+    matches.push_back(Matched(peer, rank, std::move(from.sends.front()), std::move(side)));
     from.sends.pop_front();
   } else if (!failure_.ok() || gone_[peer]) {
     failed.push_back(std::move(side));
@@ -75,7 +104,7 @@ void InProcessMessages::PostSend(int rank, int peer, Side side, std::vector<Matc
   if (!failure_.ok() || gone_[peer]) {
     failed.push_back(std::move(side));
   } else if (!to.receives.empty()) {
-    matches.push_back({rank, peer, std::move(side), std::move(to.receives.front())});
+    matches.push_back(Matched(rank, peer, std::move(side), std::move(to.receives.front())));
     to.receives.pop_front();
   } else if (side.bytes <= options_.eager_bytes) {
     side.buffered.resize(side.bytes);
@@ -93,9 +122,10 @@ void InProcessMessages::PostSend(int rank, int peer, Side side, std::vector<Matc
 }
 
 void InProcessMessages::Post(int rank, const std::vector<Message>& sends,
-                             const std::vector<Message>& receives, Device& device,
+                             const std::vector<Message>& receives, Device& device, Stream* copies,
                              EventPromise promise) {
   auto operation = std::make_shared<Operation>();
+  operation->copies = copies;
   operation->promise = std::move(promise);
   std::vector<Match> matches;
   std::vector<Side> failed;
@@ -103,7 +133,7 @@ void InProcessMessages::Post(int rank, const std::vector<Message>& sends,
   const auto side_of = [&](const Message& message) {
     std::lock_guard hold(operation->mutex);
     ++operation->outstanding;
-    return Side{operation, message.tensor.raw(), message.tensor.bytes(), {}, &device};
+    return Side{operation, message.tensor.raw(), message.tensor.bytes(), {}, &device, copies};
   };
   {
     std::lock_guard lock(mutex_);
@@ -194,6 +224,8 @@ void InProcessMessages::Leave(int rank) {
     }
   }
   for (const auto& operation : pending) Finish(operation, failure);
+  std::unique_lock lock(mutex_);
+  delivered_.wait(lock, [&] { return delivering_[rank] == 0; });
 }
 
 std::string InProcessMessages::Describe(int rank) const {

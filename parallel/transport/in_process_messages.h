@@ -31,13 +31,15 @@ class InProcessMessages {
 
   // Completes `promise` when all messages are delivered; with the first failure otherwise, but
   // never while one of the buffers may still be used.
-  // The memory is `device`'s or its host's; the device outlives all deliveries.
+  // The memory is `device`'s or its host's; the device outlives all deliveries. `copies`: where
+  // messages to this rank are copied, without work that waits for anything; nullptr: on the thread
+  // that comes second. It outlives the rank's exchanges.
   void Post(int rank, const std::vector<Message>& sends, const std::vector<Message>& receives,
-            Device& device, EventPromise promise);
+            Device& device, Stream* copies, EventPromise promise);
   // Fails what is pending and all later posts.
   void Fail(const absl::Status& status);
   // Fails what is pending with `rank` and later posts that name it; what it has sent already can
-  // still be received.
+  // still be received. Waits for deliveries from and to it: afterwards nobody uses its `copies`.
   void Leave(int rank);
   std::string Describe(int rank) const;
 
@@ -47,6 +49,8 @@ class InProcessMessages {
     std::mutex mutex;
     int64_t outstanding = 1;
     absl::Status status;
+    Stream* copies = nullptr;
+    std::vector<Event> delivered;  // by streams
     EventPromise promise;
   };
   // One side of a message; a buffered send has its bytes in `buffered` and no operation.
@@ -56,6 +60,7 @@ class InProcessMessages {
     int64_t bytes = 0;
     std::vector<char> buffered;
     Device* device = nullptr;
+    Stream* copies = nullptr;
   };
   struct Channel {
     std::deque<Side> sends;
@@ -73,8 +78,12 @@ class InProcessMessages {
   const Channel& channel(int source, int destination) const {
     return channels_[source * ranks_ + destination];
   }
-  static void Finish(const std::shared_ptr<Operation>& operation, const absl::Status& status);
-  static void Deliver(Match& match);
+  // One message of it has ended: with `status`, or where a stream copies it with `delivered`.
+  static void Finish(const std::shared_ptr<Operation>& operation, const absl::Status& status,
+                     const Event& delivered = Event());
+  void Deliver(Match& match);
+  // Under the lock.
+  Match Matched(int source, int destination, Side send, Side receive);
   // Both under the lock. Sides that cannot be matched any more go to `failed`.
   void PostReceive(int rank, int peer, Side side, std::vector<Match>& matches,
                    std::vector<Side>& failed);
@@ -89,6 +98,8 @@ class InProcessMessages {
   std::vector<Channel> channels_;  // by source, then destination
   std::vector<bool> gone_;
   absl::Status failure_;
+  std::vector<int> delivering_;  // matches of each rank that are not through
+  std::condition_variable delivered_;
 
   std::mt19937_64 random_;
   std::multimap<Clock::time_point, Match> delayed_;

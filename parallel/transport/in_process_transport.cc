@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <atomic>
 #include <functional>
+#include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -48,8 +50,9 @@ std::vector<const void*> Inputs(const std::vector<Arrival>& arrivals, int64_t by
   return inputs;
 }
 
-// output = the sum of `inputs` in rank order. Device memory is added up on the host: with several
-// ranks on one GPU that is for tests, and the bits are those of every other transport.
+// output = the sum of `inputs`, of type `dtype`, in rank order. Device memory is added up on the
+// host: with several ranks on one GPU that is for tests, and the bits are those of every other
+// transport.
 absl::Status Sum(const std::vector<const void*>& inputs, DType dtype, int64_t elements,
                  void* output, Device& device) {
   if (device.kind() == DeviceKind::kCpu) {
@@ -57,6 +60,7 @@ absl::Status Sum(const std::vector<const void*>& inputs, DType dtype, int64_t el
     return absl::OkStatus();
   }
   const int64_t bytes = elements * SizeOf(dtype);
+  const int64_t sum_bytes = dtype == DType::kBF16 ? elements * SizeOf(DType::kF32) : bytes;
   std::vector<std::vector<char>> copies;
   std::vector<const void*> on_host;
   for (const void* input : inputs) {
@@ -65,8 +69,9 @@ absl::Status Sum(const std::vector<const void*>& inputs, DType dtype, int64_t el
     absl::Status status = device.CopyNow(input, copies.back().data(), bytes);
     if (!status.ok()) return status;
   }
-  SumInRankOrder(on_host, dtype, elements, copies[0].data(), device.threads());
-  return device.CopyNow(copies[0].data(), output, bytes);
+  std::vector<char> sum(static_cast<size_t>(sum_bytes));
+  SumInRankOrder(on_host, dtype, elements, sum.data(), device.threads());
+  return device.CopyNow(sum.data(), output, sum_bytes);
 }
 
 // Elements where part `rank` of an all-reduce begins: every rank sums one part. Whole cache lines,
@@ -104,13 +109,22 @@ class InProcessNetwork::Endpoint : public Transport {
     auto promise = std::make_shared<EventPromise>();
     const Event event = promise->event();
     const ExchangeTrace trace(sends, receives, stream);
-    stream.RunOnHost("exchange",
-                     [state = state_, rank = rank_, sends = std::move(sends),
-                      receives = std::move(receives), device = &stream.device(), promise, trace] {
-                       trace.Posted(promise->event());
-                       state->messages.Post(rank, sends, receives, *device, std::move(*promise));
-                       return absl::OkStatus();
-                     });
+    // Where a GPU is to copy, the host matches messages whose senders and receivers have come so
+    // far, and has no part in what follows.
+    Stream* copies = nullptr;
+    if (stream.kind() != DeviceKind::kCpu) {
+      std::call_once(copies_made_, [&] {
+        copies_.emplace(stream.device().CreateStream("messages", StreamPriority::kLow));
+      });
+      copies = &*copies_;
+    }
+    stream.RunOnHost("exchange", [state = state_, rank = rank_, sends = std::move(sends),
+                                  receives = std::move(receives), device = &stream.device(), copies,
+                                  promise, trace] {
+      trace.Posted(promise->event());
+      state->messages.Post(rank, sends, receives, *device, copies, std::move(*promise));
+      return absl::OkStatus();
+    });
     return event;
   }
 
@@ -141,19 +155,23 @@ class InProcessNetwork::Endpoint : public Transport {
   }
 
   void ReduceScatterSum(TensorView input, TensorView output, Stream& stream) override {
-    LONGSPAN_CHECK(input.contiguous() && output.contiguous() && input.dtype() == output.dtype() &&
+    LONGSPAN_CHECK(input.contiguous() && output.contiguous() && output.dtype() == DType::kF32 &&
+                       (input.dtype() == DType::kF32 || input.dtype() == DType::kBF16) &&
                        input.elements() == output.elements() * size(),
                    "reduce-scatter: input is size() contiguous parts like output");
-    if (AloneOnGpu(stream)) return CopyAlone(input, output, stream);
-    LaunchCollective(
-        "reduce-scatter",
-        absl::StrCat("reduce-scatter of ", input.elements(), " ", Name(input.dtype())), input,
-        stream,
-        [this, output](const Arrivals& arrivals, const MeetAgain& meet_again, Device& device) {
-          const absl::Status status = Sum(Inputs(*arrivals, rank_ * output.bytes()), output.dtype(),
-                                          output.elements(), output.raw(), device);
-          return status.ok() ? meet_again() : status;
-        });
+    if (AloneOnGpu(stream) && input.dtype() == output.dtype()) {
+      return CopyAlone(input, output, stream);
+    }
+    LaunchCollective("reduce-scatter",
+                     absl::StrCat("reduce-scatter of ", input.elements(), " ", Name(input.dtype())),
+                     input, stream,
+                     [this, output, dtype = input.dtype()](
+                         const Arrivals& arrivals, const MeetAgain& meet_again, Device& device) {
+                       const int64_t begin = rank_ * output.elements() * SizeOf(dtype);
+                       const absl::Status status = Sum(Inputs(*arrivals, begin), dtype,
+                                                       output.elements(), output.raw(), device);
+                       return status.ok() ? meet_again() : status;
+                     });
   }
 
   void AllGather(TensorView input, TensorView output, Stream& stream) override {
@@ -260,6 +278,8 @@ class InProcessNetwork::Endpoint : public Transport {
   int64_t host_calls_ = 0;
   std::atomic<int64_t> stream_calls_ = 0;
   std::atomic<int64_t> exchanged_bytes_ = 0;
+  std::once_flag copies_made_;
+  std::optional<Stream> copies_;  // of messages to this rank; on a GPU, once there are any
 };
 
 InProcessNetwork::InProcessNetwork(int ranks, InProcessOptions options) {

@@ -4,7 +4,9 @@
 // A message is copied straight from the sender's memory to the receiver's by whichever side comes
 // second: no send completes before its receive is posted, unless `eager_bytes` says otherwise.
 // Reductions sum in rank order. Streams may be of CPUs or of GPUs: several ranks can share a GPU,
-// and messages are then copied from device memory to device memory.
+// and messages are then copied from device memory to device memory: by a stream, which those that
+// wait for an exchange wait for, once the host has found sender and receiver ready. Reductions of
+// device memory are added up by the host, as the other ranks' streams do them.
 //
 // A rank that destroys its transport has left: what others still want from it fails with
 // Unavailable. Abort, on any rank, fails everything on all ranks.

@@ -177,14 +177,17 @@ class MpiTransport : public Transport {
   }
 
   void ReduceScatterSum(TensorView input, TensorView output, Stream& stream) override {
-    LONGSPAN_CHECK(input.contiguous() && output.contiguous() && input.dtype() == output.dtype() &&
+    LONGSPAN_CHECK(input.contiguous() && output.contiguous() && output.dtype() == DType::kF32 &&
+                       (input.dtype() == DType::kF32 || input.dtype() == DType::kBF16) &&
                        input.elements() == output.elements() * size_,
                    "reduce-scatter: input is size() contiguous parts like output");
     LaunchCollective("reduce-scatter", stream, [this, input, output](Device& device) {
       std::vector<int64_t> bounds;
       for (int part = 0; part <= size_; ++part) bounds.push_back(part * output.elements());
-      return mpi_reduces_ ? ReduceScatterByMpi(input, output)
-                          : ReduceScatterInRankOrder(input, bounds, output.raw(), device);
+      // MPI has no bf16 to add up.
+      return mpi_reduces_ && input.dtype() == DType::kF32
+                 ? ReduceScatterByMpi(input, output)
+                 : ReduceScatterInRankOrder(input, bounds, output.raw(), device);
     });
   }
 
@@ -356,11 +359,12 @@ class MpiTransport : public Transport {
   }
 
   // Part r of `input` is elements [bounds[r], bounds[r + 1]); the sum of this rank's part goes to
-  // `output`, which may lie there. Everybody sends every other rank its part, a piece at a time;
-  // the next pieces travel while one is summed.
+  // `output`, which may lie there, or is f32 apart from an input of bf16. Everybody sends every
+  // other rank its part, a piece at a time; the next pieces travel while one is summed.
   absl::Status ReduceScatterInRankOrder(TensorView input, const std::vector<int64_t>& bounds,
                                         void* output, Device& device) {
     const int64_t element = SizeOf(input.dtype());
+    const int64_t sum_element = input.dtype() == DType::kBF16 ? SizeOf(DType::kF32) : element;
     const int64_t piece = std::min(kReducePieceBytes, piece_bytes_) / element;
     int64_t longest = 0;
     for (int part = 0; part < size_; ++part) {
@@ -418,7 +422,7 @@ class MpiTransport : public Transport {
         inputs.push_back(peer == rank_ ? data + begin * element : slot(index, peer));
       }
       SumInRankOrder(inputs, input.dtype(), end - begin,
-                     static_cast<char*>(output) + (begin - bounds[rank_]) * element,
+                     static_cast<char*>(output) + (begin - bounds[rank_]) * sum_element,
                      device.threads());
     }
     return absl::OkStatus();

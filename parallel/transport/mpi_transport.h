@@ -5,7 +5,7 @@
 // that compute. Messages of any size travel, in pieces (mpi_progress.h); collectives are cut where
 // MPI's 32-bit counts end. Reductions are in rank order with the same bits as the in-process
 // transport, except over several nodes, where large ones take MPI's own order, which is fixed for a
-// given number of ranks.
+// given number of ranks; those of bf16, which MPI cannot add, are in rank order there too.
 #ifndef LONGSPAN_PARALLEL_TRANSPORT_MPI_TRANSPORT_H_
 #define LONGSPAN_PARALLEL_TRANSPORT_MPI_TRANSPORT_H_
 

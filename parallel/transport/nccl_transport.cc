@@ -8,22 +8,26 @@
 #include <atomic>
 #include <cstring>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/device/check.h"
+#include "kernels/device/cuda_status.h"
 #include "kernels/device/memory.h"
 #include "parallel/transport/exchange_trace.h"
 #include "parallel/transport/nccl_library.h"
+#include "parallel/transport/nccl_watch.h"
 
 namespace longspan {
 namespace {
 
 ncclDataType_t SummedType(DType dtype) {
-  LONGSPAN_CHECK(dtype == DType::kF32 || dtype == DType::kF64, "reductions are of f32 or f64");
-  return dtype == DType::kF32 ? ncclFloat32 : ncclFloat64;
+  LONGSPAN_CHECK(dtype == DType::kF32 || dtype == DType::kF64 || dtype == DType::kBF16,
+                 "reductions are of f32, f64 or bf16");
+  return dtype == DType::kF32 ? ncclFloat32 : dtype == DType::kF64 ? ncclFloat64 : ncclBfloat16;
 }
 
 cudaStream_t Native(const Stream& stream) { return static_cast<cudaStream_t>(stream.native()); }
@@ -48,35 +52,46 @@ absl::StatusOr<std::string> NameOfGpu(const Stream& stream) {
   int index = 0;
   cudaError_t error = cudaGetDevice(&index);
   if (error == cudaSuccess) error = cudaDeviceGetPCIBusId(bus, sizeof(bus), index);
-  if (error != cudaSuccess) {
-    return absl::InternalError(absl::StrCat("CUDA: the GPU's bus: ", cudaGetErrorString(error)));
-  }
+  if (absl::Status status = CudaStatus(error, "the GPU's bus"); !status.ok()) return status;
   return absl::StrCat(node, " ", bus);
 }
 
 class NcclTransport : public Transport {
  public:
-  NcclTransport(Transport& host, Device& device, const NcclLibrary& library)
-      : host_(host), nccl_(library), messages_(device.CreateStream("nccl")) {
-    (void)Native(messages_);
-    LONGSPAN_CHECK(cudaEventCreateWithFlags(&before_, cudaEventDisableTiming) == cudaSuccess,
-                   "no CUDA event for messages");
-  }
+  NcclTransport(Transport& host, Device& device, const NcclLibrary& library,
+                const NcclOptions& options)
+      : host_(host), nccl_(library), options_(options), messages_(device.CreateStream("nccl")) {}
 
   ~NcclTransport() override {
-    if (communicator_ != nullptr) {
-      const bool whole = messages_.Synchronize().ok() && AsyncError().ok();
+    // Watched to the end: another rank may never come to the last messages.
+    absl::Status status = messages_.Synchronize();
+    if (watch_ != nullptr) status.Update(watch_->Stop());
+    if (communicator_ != nullptr && (watch_ == nullptr || !watch_->aborted())) {
       (void)Native(messages_);
-      (void)(whole ? nccl_.comm_destroy(communicator_) : nccl_.comm_abort(communicator_));
+      (void)(status.ok() ? nccl_.comm_destroy(communicator_) : nccl_.comm_abort(communicator_));
     }
-    (void)cudaEventDestroy(before_);
+  }
+
+  absl::Status Prepare() {
+    (void)Native(messages_);
+    return messages_.Synchronize();
   }
 
   // Collective.
   absl::Status Connect(const ncclUniqueId& id) {
     (void)Native(messages_);
-    return nccl_.Check(nccl_.comm_init_rank(&communicator_, size(), id, rank()), "ncclCommInitRank",
-                       rank());
+    absl::Status status = nccl_.Check(nccl_.comm_init_rank(&communicator_, size(), id, rank()),
+                                      "ncclCommInitRank", rank());
+    if (!status.ok()) return status;
+    // Ranks that are threads of one program hear of an abort from their host transport, and no
+    // other way: a message that nobody sends says nothing but that.
+    const auto job = [this] {
+      absl::Status heard = host_.ReceiveTagged(rank(), "nccl watch", absl::ZeroDuration()).status();
+      return absl::IsDeadlineExceeded(heard) ? absl::OkStatus() : heard;
+    };
+    watch_ = std::make_unique<NcclWatch>(nccl_, communicator_, rank(),
+                                         NcclWatch::Options{options_.timeout, job});
+    return absl::OkStatus();
   }
 
   // Collective: connections are made by first use, and take time and memory then. Those of
@@ -111,41 +126,51 @@ class NcclTransport : public Transport {
     const ExchangeTrace trace(sends, receives, stream);
     const std::lock_guard lock(mutex_);
     // The messages wait for the stream, the stream not for them.
-    const cudaStream_t caller = Native(stream), messages = Native(messages_);
-    cudaError_t error = cudaEventRecord(before_, caller);
-    if (error == cudaSuccess) error = cudaStreamWaitEvent(messages, before_, 0);
-    absl::Status status = AsyncError();
-    if (error != cudaSuccess) {
-      status.Update(absl::InternalError(
-          absl::StrCat("CUDA: the order of messages: ", cudaGetErrorString(error))));
+    messages_.WaitFor(stream.Record());
+    NcclOperation operation{"an exchange"};
+    for (const Message& message : sends) {
+      operation.bytes += message.tensor.bytes();
+      operation.to.push_back(message.peer);
     }
-    if (status.ok()) status = Post(sends, receives, messages);
+    for (const Message& message : receives) {
+      operation.bytes += message.tensor.bytes();
+      operation.from.push_back(message.peer);
+    }
+    absl::Status status;
+    {
+      const StreamSpan span(messages_, trace.label());
+      const cudaStream_t messages = Native(messages_);
+      status = watch_->Issue(std::move(operation), messages_,
+                             [&] { return Post(sends, receives, messages); });
+    }
     if (!status.ok()) messages_.Fail(status);
-    const Event done = messages_.Record();
-    trace.Posted(done);
-    return done;
+    return messages_.Record();
   }
 
   void AllReduceSum(TensorView tensor, Stream& stream) override {
     LONGSPAN_CHECK(tensor.contiguous(), "reductions need contiguous tensors");
     if (stream.kind() == DeviceKind::kCpu) return host_.AllReduceSum(tensor, stream);
     if (tensor.empty()) return;
-    Collective("ncclAllReduce", stream, [&](cudaStream_t native) {
+    Collective("ncclAllReduce", tensor, stream, [&](cudaStream_t native) {
       return nccl_.all_reduce(tensor.raw(), tensor.raw(), static_cast<size_t>(tensor.elements()),
                               SummedType(tensor.dtype()), ncclSum, communicator_, native);
     });
   }
 
   void ReduceScatterSum(TensorView input, TensorView output, Stream& stream) override {
+    if (stream.kind() == DeviceKind::kCpu) return host_.ReduceScatterSum(input, output, stream);
     LONGSPAN_CHECK(input.contiguous() && output.contiguous() && input.dtype() == output.dtype() &&
                        input.elements() == output.elements() * size(),
                    "reduce-scatter: input is size() contiguous parts like output");
-    if (stream.kind() == DeviceKind::kCpu) return host_.ReduceScatterSum(input, output, stream);
     if (output.empty()) return;
-    Collective("ncclReduceScatter", stream, [&](cudaStream_t native) {
+    Collective("ncclReduceScatter", input, stream, [&](cudaStream_t native) {
       return nccl_.reduce_scatter(input.raw(), output.raw(), static_cast<size_t>(output.elements()),
                                   SummedType(input.dtype()), ncclSum, communicator_, native);
     });
+  }
+
+  DType Bf16SumType(DeviceKind kind) const override {
+    return kind == DeviceKind::kCpu ? host_.Bf16SumType(kind) : DType::kBF16;
   }
 
   void AllGather(TensorView input, TensorView output, Stream& stream) override {
@@ -154,7 +179,7 @@ class NcclTransport : public Transport {
                    "all-gather: output is size() contiguous parts like input");
     if (stream.kind() == DeviceKind::kCpu) return host_.AllGather(input, output, stream);
     if (input.empty()) return;
-    Collective("ncclAllGather", stream, [&](cudaStream_t native) {
+    Collective("ncclAllGather", output, stream, [&](cudaStream_t native) {
       return nccl_.all_gather(input.raw(), output.raw(), static_cast<size_t>(input.bytes()),
                               ncclUint8, communicator_, native);
     });
@@ -179,14 +204,6 @@ class NcclTransport : public Transport {
   int64_t exchanged_bytes() const override { return host_.exchanged_bytes() + exchanged_bytes_; }
 
  private:
-  absl::Status AsyncError() {
-    ncclResult_t result = ncclSuccess;
-    absl::Status status =
-        nccl_.Check(nccl_.get_async_error(communicator_, &result), "ncclCommGetAsyncError", rank());
-    status.Update(nccl_.Check(result, "an earlier operation", rank()));
-    return status;
-  }
-
   // One group: right whatever the order in which ranks come to it.
   absl::Status Post(const std::vector<Message>& sends, const std::vector<Message>& receives,
                     cudaStream_t native) {
@@ -212,19 +229,22 @@ class NcclTransport : public Transport {
     return status;
   }
 
+  // `whole`: the larger side.
   template <typename Call>
-  void Collective(const char* name, Stream& stream, const Call& call) {
+  void Collective(const char* name, const TensorView& whole, Stream& stream, const Call& call) {
     const std::lock_guard lock(mutex_);
     const cudaStream_t native = Native(stream);
-    absl::Status status = AsyncError();
-    if (status.ok()) status = nccl_.Check(call(native), name, rank());
+    const absl::Status status = watch_->Issue({.name = name, .bytes = whole.bytes()}, stream, [&] {
+      return nccl_.Check(call(native), name, rank());
+    });
     if (!status.ok()) stream.Fail(status);
   }
 
   Transport& host_;
   const NcclLibrary& nccl_;
+  const NcclOptions options_;
   ncclComm_t communicator_ = nullptr;
-  cudaEvent_t before_ = nullptr;
+  std::unique_ptr<NcclWatch> watch_;
   std::mutex mutex_;  // ranks must issue alike; NCCL takes one thread at a time
   std::atomic<int64_t> exchanged_bytes_ = 0;
   Stream messages_;
@@ -232,14 +252,17 @@ class NcclTransport : public Transport {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Transport>> OpenNcclTransport(Transport& host, Device& device) {
+absl::StatusOr<std::unique_ptr<Transport>> OpenNcclTransport(Transport& host, Device& device,
+                                                             const NcclOptions& options) {
   const absl::StatusOr<const NcclLibrary*> library = NcclLibrary::Load();
   if (absl::Status status = AgreeOn(host, library.status()); !status.ok()) return status;
-  auto transport = std::make_unique<NcclTransport>(host, device, **library);
+  auto transport = std::make_unique<NcclTransport>(host, device, **library, options);
   {
     Stream stream = device.CreateStream("which");
     const absl::StatusOr<std::string> mine = NameOfGpu(stream);
-    if (absl::Status status = AgreeOn(host, mine.status()); !status.ok()) return status;
+    absl::Status ready = mine.status();
+    ready.Update(transport->Prepare());
+    if (absl::Status status = AgreeOn(host, ready); !status.ok()) return status;
     const absl::StatusOr<std::vector<std::string>> all = host.AllGatherBytes(*mine);
     if (!all.ok()) return all.status();
     std::map<std::string, int> holders;
@@ -279,7 +302,8 @@ absl::StatusOr<std::string> NcclVersion() {
 
 namespace longspan {
 
-absl::StatusOr<std::unique_ptr<Transport>> OpenNcclTransport(Transport&, Device&) {
+absl::StatusOr<std::unique_ptr<Transport>> OpenNcclTransport(Transport&, Device&,
+                                                             const NcclOptions&) {
   return NcclVersion().status();
 }
 

@@ -12,8 +12,9 @@
 
 namespace longspan {
 
-// output[i] = ((inputs[0][i] + inputs[1][i]) + ...), kF32 or kF64, summed in that type. `output`
-// may be one of the inputs. Blocks the calling thread until done.
+// output[i] = ((inputs[0][i] + inputs[1][i]) + ...). Inputs of kF32 or kF64 are summed in that
+// type, which `output` has too, and it may be one of them; inputs of kBF16 in f32, which `output`
+// then is, apart from them. Blocks the calling thread until done.
 void SumInRankOrder(const std::vector<const void*>& inputs, DType dtype, int64_t elements,
                     void* output, ThreadPool& threads);
 

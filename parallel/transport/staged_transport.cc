@@ -145,7 +145,7 @@ class StagedTransport : public Transport {
       }
     }
     const Event done = lane.in.Record();
-    done.OnDone([held = *block](const absl::Status&) {});
+    Hold(*block, lane);
     trace.Posted(done);
     return done;
   }
@@ -162,29 +162,49 @@ class StagedTransport : public Transport {
     });
   }
 
+  // Both collectives with parts go piece by piece: a piece of every part lies together in pinned
+  // memory, and is copied while the one before it travels.
   void ReduceScatterSum(TensorView input, TensorView output, Stream& stream) override {
     if (stream.kind() == DeviceKind::kCpu) return host_.ReduceScatterSum(input, output, stream);
-    Collective(input.bytes(), stream, [&](Lane& lane, char* pinned) {
-      const TensorView on_host(pinned, input.dtype(), {input.elements()});
-      const TensorView part = PartOf(on_host, output.elements());
-      lane.out.CopyBytes(input.raw(), pinned, input.bytes());
-      lane.posts.WaitFor(lane.out.Record());
-      host_.ReduceScatterSum(on_host, part, lane.posts);
-      lane.in.WaitFor(lane.posts.Record());
-      lane.in.CopyBytes(part.raw(), output.raw(), output.bytes());
-    });
+    const int64_t element = SizeOf(input.dtype()), sum_element = SizeOf(output.dtype());
+    const bool in_place = input.dtype() == output.dtype();
+    const int64_t sums = Padded(input.bytes());  // where they lie, if not in place
+    Collective(
+        in_place ? input.bytes() : sums + output.bytes(), stream, [&](Lane& lane, char* pinned) {
+          ForPieces(output.elements(), element, [&](int64_t begin, int64_t count) {
+            const TensorView all(pinned + begin * size() * element, input.dtype(),
+                                 {size() * count});
+            const TensorView sum =
+                in_place ? PartOf(all, count)
+                         : TensorView(pinned + sums + begin * sum_element, output.dtype(), {count});
+            for (int part = 0; part < size(); ++part) {
+              const int64_t from = part * output.elements() + begin;
+              lane.out.CopyBytes(At(input, from), At(all, part * count), count * element);
+            }
+            lane.posts.WaitFor(lane.out.Record());
+            host_.ReduceScatterSum(all, sum, lane.posts);
+            lane.in.WaitFor(lane.posts.Record());
+            lane.in.CopyBytes(sum.raw(), At(output, begin), sum.bytes());
+          });
+        });
   }
 
   void AllGather(TensorView input, TensorView output, Stream& stream) override {
     if (stream.kind() == DeviceKind::kCpu) return host_.AllGather(input, output, stream);
+    const int64_t element = SizeOf(input.dtype());
     Collective(output.bytes(), stream, [&](Lane& lane, char* pinned) {
-      const TensorView on_host(pinned, output.dtype(), {output.elements()});
-      const TensorView part = PartOf(on_host, input.elements());
-      lane.out.CopyBytes(input.raw(), part.raw(), input.bytes());
-      lane.posts.WaitFor(lane.out.Record());
-      host_.AllGather(part, on_host, lane.posts);
-      lane.in.WaitFor(lane.posts.Record());
-      lane.in.CopyBytes(pinned, output.raw(), output.bytes());
+      ForPieces(input.elements(), element, [&](int64_t begin, int64_t count) {
+        const TensorView all(pinned + begin * size() * element, input.dtype(), {size() * count});
+        const TensorView own = PartOf(all, count);
+        lane.out.CopyBytes(At(input, begin), own.raw(), own.bytes());
+        lane.posts.WaitFor(lane.out.Record());
+        host_.AllGather(own, all, lane.posts);
+        lane.in.WaitFor(lane.posts.Record());
+        for (int part = 0; part < size(); ++part) {
+          const int64_t to = part * input.elements() + begin;
+          lane.in.CopyBytes(At(all, part * count), At(output, to), count * element);
+        }
+      });
     });
   }
 
@@ -226,6 +246,20 @@ class StagedTransport : public Transport {
   TensorView PartOf(const TensorView& whole, int64_t elements) const {
     return whole.Slice(0, rank() * elements, (rank() + 1) * elements);
   }
+  static char* At(const TensorView& tensor, int64_t index) {
+    return static_cast<char*>(tensor.raw()) + index * SizeOf(tensor.dtype());
+  }
+  // Calls body(begin, count) for pieces of a part of `elements`: size() of each make up a message.
+  // One with nothing in it for parts that are empty, because all ranks meet.
+  template <typename Body>
+  void ForPieces(int64_t elements, int64_t element_bytes, const Body& body) const {
+    const int64_t most = std::max<int64_t>(piece_bytes_ / (size() * element_bytes) / 16 * 16, 16);
+    int64_t begin = 0;
+    do {
+      body(begin, std::min(most, elements - begin));
+      begin += most;
+    } while (begin < elements);
+  }
 
   static Event Failed(absl::Status status) {
     EventPromise promise;
@@ -239,6 +273,11 @@ class StagedTransport : public Transport {
         stream.KeptFor(this, [&] { return std::make_shared<Lane>(*cpu_, device_); }));
   }
 
+  // Keeps the memory until the lane has passed what it has been given.
+  static void Hold(std::shared_ptr<const Buffer> block, Lane& lane) {
+    lane.in.RunOnHost("staged", [held = std::move(block)] { return absl::OkStatus(); });
+  }
+
   // Queues `body` on the stream's lane, behind and before what is on the stream.
   void Collective(int64_t bytes, Stream& stream,
                   const std::function<void(Lane& lane, char* pinned)>& body) {
@@ -249,7 +288,7 @@ class StagedTransport : public Transport {
     lane.out.WaitFor(stream.Record());
     body(lane, static_cast<char*>((*block)->data()));
     const Event done = lane.in.Record();
-    done.OnDone([held = *block](const absl::Status&) {});
+    Hold(*block, lane);
     stream.WaitFor(done);
   }
 

@@ -1,8 +1,9 @@
 // StagedTransport: messages between device memory of ranks whose transport knows host memory alone.
 //
 // Everything goes through pinned memory: a copy out on one stream, the host transport, a copy in on
-// another. Long messages are cut into pieces, so that one piece is copied while the one before it
-// travels. What is on a CPU stream goes straight to the host transport.
+// another. Long messages, sums of gradients and gathered parameters are cut into pieces, so that
+// one piece is copied while the one before it travels. What is on a CPU stream goes straight to the
+// host transport.
 #ifndef LONGSPAN_PARALLEL_TRANSPORT_STAGED_TRANSPORT_H_
 #define LONGSPAN_PARALLEL_TRANSPORT_STAGED_TRANSPORT_H_
 

@@ -8,9 +8,9 @@
 //  - on the calling thread, for small host data: AllGatherBytes, BroadcastBytes, Barrier, and, for
 //  threads in the background, SendTagged and ReceiveTagged.
 //
-// Implementations: InProcessTransport (ranks are threads of one program) and MpiTransport. Every
-// one sums in rank order or in an order fixed by MPI for a given number of ranks, so a repeated run
-// gives the same bits.
+// Implementations: InProcessTransport (ranks are threads of one program), MpiTransport, and for
+// GPUs NcclTransport and StagedTransport. Every one sums in rank order or in an order fixed by MPI
+// or NCCL for a given number of ranks, so a repeated run gives the same bits.
 //
 // Failure: when a peer dies or calls Abort, every pending and later call fails with Unavailable, on
 // every rank. Thread-safety: stream calls may come from several threads, one stream each; host
@@ -61,9 +61,18 @@ class Transport {
   // Collectives run on the stream: work launched after them sees the result.
   // Element-wise sum over ranks, in place, f32 or f64, contiguous.
   virtual void AllReduceSum(TensorView tensor, Stream& stream) = 0;
-  // `input` has size() equal contiguous parts; the sum over ranks of part rank() goes to `output`
-  // (f32). `output` may be that part of `input`: then the rest of `input` is undefined afterwards.
+  // `input` has size() equal contiguous parts; the sum over ranks of part rank() goes to `output`.
+  //  - f32: travels and is summed as f32.
+  //  - bf16: travels in half the bytes, and `output` is of Bf16SumType(). Where that is f32, the
+  //  parts of
+  //    all ranks are added in rank order in f32, the same bits on every such transport. Where it is
+  //    bf16 (NCCL), each of up to size() - 1 additions rounds to bf16, in an order that is NCCL's:
+  //    the error is at most (size() - 1) * 2^-8 of the sum of the parts' magnitudes.
+  // `output` may be its part of `input` where the types are equal. The rest of `input` is undefined
+  // afterwards.
   virtual void ReduceScatterSum(TensorView input, TensorView output, Stream& stream) = 0;
+  // The type in which ReduceScatterSum gives sums of bf16 on such a stream: f32 or bf16.
+  virtual DType Bf16SumType(DeviceKind) const { return DType::kF32; }
   // The inverse layout: part r of `output` comes from rank r. `input` may be part rank() of
   // `output`.
   virtual void AllGather(TensorView input, TensorView output, Stream& stream) = 0;

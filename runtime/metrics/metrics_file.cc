@@ -73,6 +73,11 @@ absl::Status MetricsFile::AppendCheckpoint(const CheckpointMetrics& save) {
                  {"skipped_saves", save.skipped},
                  {"failed_saves", save.failed}};
   if (!save.tier.empty()) object["tier"] = save.tier;
+  if (save.step_seconds_beside > 0) object["step_seconds_beside"] = save.step_seconds_beside;
+  if (save.step_seconds_alone > 0) object["step_seconds_alone"] = save.step_seconds_alone;
+  if (save.step_seconds_beside > 0 && save.step_seconds_alone > 0) {
+    object["slow_down"] = save.step_seconds_beside / save.step_seconds_alone - 1;
+  }
   return Write(object.dump());
 }
 

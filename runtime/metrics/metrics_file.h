@@ -46,10 +46,13 @@ struct StepMetrics {
 struct CheckpointMetrics {
   int64_t step = 0;
   int64_t attempt = 0;
-  std::string tier;                 // "memory", "local"; empty: the checkpoint directory
-  int64_t bytes = 0;                // of rank 0's file
-  double seconds = 0;               // from the request to the commit
-  double blocked_seconds = 0;       // of that, of the training thread and its stream
+  std::string tier;            // "memory", "local"; empty: the checkpoint directory
+  int64_t bytes = 0;           // of rank 0's file
+  double seconds = 0;          // from the request to the commit
+  double blocked_seconds = 0;  // of that, of the training thread and its stream
+  // Means of the steps that it was under way in, and of those so far that no save was under way in,
+  // without what they were blocked for; 0: there was none.
+  double step_seconds_beside = 0, step_seconds_alone = 0;
   double copy_seconds = 0;          // until the state had been copied, from when it was complete
   double write_seconds = 0;         // of the file, sync included
   double pool_seconds = 0;          // of copy_seconds: waiting for host memory

@@ -5,17 +5,30 @@
 #include "kernels/device/check.h"
 
 namespace longspan {
+namespace {
+
+int64_t SlotBytes(const ActivationStore::Slot& slot, int64_t max_rows) {
+  // What a GPU reads at once lies at a multiple of it.
+  constexpr int64_t kAlignment = 16;
+  const int64_t bytes = max_rows * slot.columns * SizeOf(slot.dtype);
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+}  // namespace
+
+int64_t ActivationStore::Bytes(const std::vector<Slot>& slots, int layers, int64_t max_rows) {
+  int64_t layer_bytes = 0;
+  for (const Slot& slot : slots) layer_bytes += SlotBytes(slot, max_rows);
+  return layers * layer_bytes;
+}
 
 absl::StatusOr<ActivationStore> ActivationStore::Create(MemoryTable& memory,
                                                         std::vector<Slot> slots, int layers,
                                                         int64_t max_rows) {
-  // What a GPU reads at once lies at a multiple of it.
-  constexpr int64_t kAlignment = 16;
   ActivationStore store;
   for (const Slot& slot : slots) {
     store.offsets_.push_back(store.layer_bytes_);
-    const int64_t bytes = max_rows * slot.columns * SizeOf(slot.dtype);
-    store.layer_bytes_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    store.layer_bytes_ += SlotBytes(slot, max_rows);
   }
   store.slots_ = std::move(slots);
   store.layers_ = layers;

@@ -29,6 +29,9 @@ class ActivationStore {
   static absl::StatusOr<ActivationStore> Create(MemoryTable& memory, std::vector<Slot> slots,
                                                 int layers, int64_t max_rows);
 
+  // What Create allocates for them.
+  static int64_t Bytes(const std::vector<Slot>& slots, int layers, int64_t max_rows);
+
   // A new micro-batch of `rows` tokens; earlier views become invalid once work queued before has
   // run.
   void Begin(int64_t rows);

@@ -110,13 +110,6 @@ double ModelConfig::TrainingFlops(int64_t length) const {
          6.0 * static_cast<double>(layers) * static_cast<double>(width) * pairs;
 }
 
-int64_t ModelConfig::ActivationBytesPerToken() const {
-  // By layer: two residual streams, qkv, attention output, log-sum-exp, first feed-forward product,
-  // four norm statistics.
-  const int64_t by_layer = 2 * width + qkv_width() + width + heads + ffn_in_width() + 4;
-  return 4 * (layers * by_layer + width + 2);
-}
-
 std::vector<ParameterSpec> ParameterSpecs(const ModelConfig& config) {
   std::vector<ParameterSpec> specs;
   if (config.family == ModelFamily::kLlama) {

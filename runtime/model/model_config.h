@@ -51,8 +51,6 @@ struct ModelConfig {
   // length * (6 * MatmulParameters + 6 * layers * width * length), less what lies outside of
   // windows.
   double TrainingFlops(int64_t length) const;
-  // FP32 activations that one token keeps from forward to backward, in bytes.
-  int64_t ActivationBytesPerToken() const;
 };
 
 // All tensors in reverse order of use, named and shaped as Hugging Face does: (out, in) matrices

@@ -37,25 +37,34 @@ std::vector<ActivationStore::Slot> Slots(const ModelConfig& c, DType compute) {
           {"middle_statistics", 2},        {"ffn_in", c.ffn_in_width(), compute}};
 }
 
+Transpose AcrossOf(const LinearWeights& w) {
+  return w.input_major ? Transpose::kNo : Transpose::kYes;
+}
+
+// One layer more for the input of the final norm. Without a backward pass two layers take turns.
+int StoredLayers(const ModelConfig& config, bool for_training) {
+  return for_training ? config.layers + 1 : 2;
+}
+
 // y = x W^T + b, or y += with `accumulate`.
 void LinearForward(const LinearWeights& w, TensorView x, bool accumulate, TensorView y,
                    Stream& stream) {
-  Gemm(Transpose::kNo, w.input_major ? Transpose::kNo : Transpose::kYes, 1, x, w.weight,
-       accumulate ? 1 : 0, y, stream);
-  if (!w.bias.empty()) AddBias(w.bias, y, stream);
+  Gemm(Transpose::kNo, AcrossOf(w), 1, x, w.weight, accumulate ? 1 : 0, y, stream,
+       Epilogue::Bias(w.bias));
 }
 
-// dx = dy W, dW += and db +=.
+// dx = dy W, then the epilogue; dW += and db +=.
 void LinearBackward(const LinearWeights& w, const LinearWeights& gradients, TensorView x,
-                    TensorView dy, TensorView dx, Stream& stream) {
+                    TensorView dy, TensorView dx, Stream& stream, const Epilogue& epilogue = {}) {
   if (w.input_major) {
-    Gemm(Transpose::kYes, Transpose::kNo, 1, x, dy, 1, gradients.weight, stream);
-    Gemm(Transpose::kNo, Transpose::kYes, 1, dy, w.weight, 0, dx, stream);
+    Gemm(Transpose::kYes, Transpose::kNo, 1, x, dy, 1, gradients.weight, stream,
+         Epilogue::BiasGradient(gradients.bias));
+    Gemm(Transpose::kNo, Transpose::kYes, 1, dy, w.weight, 0, dx, stream, epilogue);
   } else {
+    LONGSPAN_CHECK(w.bias.empty(), "a bias goes with weights that lie by inputs");
     Gemm(Transpose::kYes, Transpose::kNo, 1, dy, x, 1, gradients.weight, stream);
-    Gemm(Transpose::kNo, Transpose::kNo, 1, dy, w.weight, 0, dx, stream);
+    Gemm(Transpose::kNo, Transpose::kNo, 1, dy, w.weight, 0, dx, stream, epilogue);
   }
-  if (!w.bias.empty()) BiasBackward(dy, gradients.bias, stream);
 }
 
 // Queries, keys and values of a fused (rows, qkv_width) tensor as (rows, heads, head_dim).
@@ -97,50 +106,62 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Create(const ModelConf
   auto transformer = std::unique_ptr<Transformer>(new Transformer(config, compute));
   transformer->for_training_ = for_training;
   transformer->max_rows_ = max_rows;
-  // One layer more for the input of the final norm. Without a backward pass two layers take turns.
   absl::StatusOr<ActivationStore> store = ActivationStore::Create(
-      device.memory(), Slots(config, compute), for_training ? config.layers + 1 : 2, max_rows);
+      device.memory(), Slots(config, compute), StoredLayers(config, for_training), max_rows);
   if (!store.ok()) return store.status();
   transformer->store_ = std::make_unique<ActivationStore>(*std::move(store));
 
-  const ModelConfig& c = config;
-  const int64_t backward = for_training ? 1 : 0, gpu = transformer->narrow() ? 1 : 0;
-  Scratch& s = transformer->scratch_;
-  const int64_t chunk = std::min(CrossEntropyChunkRows(c.vocab, device.kind()), max_rows);
-  struct Want {
-    TensorView* view;
-    int64_t rows, columns;
-    DType dtype;
-  };
-  const std::vector<Want> wanted = {
-      {&s.logits, chunk, c.vocab, DType::kF32},
-      {&s.normed, max_rows, c.width, compute},
-      {&s.hidden, max_rows, c.ffn, compute},
-      {&s.dresidual, max_rows, backward * c.width, compute},
-      {&s.dnormed, max_rows, backward * c.width, compute},
-      {&s.dhidden, max_rows, backward * std::max(c.ffn, c.width), compute},
-      {&s.dqkv, max_rows, backward * c.qkv_width(), DType::kF32},
-      {&s.delta, max_rows, backward * c.heads, DType::kF32},
-      {&s.attention, max_rows, gpu * c.width, DType::kF32},
-      {&s.dqkv_compute, max_rows, gpu * backward * c.qkv_width(), compute},
-      {&s.tokens, max_rows, gpu * 3, DType::kI32}};
-  const auto bytes = [](const Want& want) {
-    constexpr int64_t kAlignment = 16;
-    const int64_t exact = want.rows * want.columns * SizeOf(want.dtype);
-    return (exact + kAlignment - 1) / kAlignment * kAlignment;
-  };
-  int64_t total = 0;
-  for (const Want& want : wanted) total += bytes(want);
-  absl::StatusOr<Buffer> buffer =
-      Buffer::Allocate(device.memory(), total, "scratch", Placement::kDevice);
+  const std::vector<ScratchTensor> tensors =
+      ScratchTensors(config, max_rows, for_training, device.kind());
+  absl::StatusOr<Buffer> buffer = Buffer::Allocate(
+      device.memory(), SizesOf(config, max_rows, for_training, device.kind()).scratch_bytes,
+      "scratch", Placement::kDevice);
   if (!buffer.ok()) return buffer.status();
   transformer->scratch_buffer_ = *std::move(buffer);
   int64_t offset = 0;
-  for (const Want& want : wanted) {
-    *want.view = transformer->scratch_buffer_.Tensor(want.dtype, {want.rows, want.columns}, offset);
-    offset += bytes(want);
+  for (const ScratchTensor& tensor : tensors) {
+    transformer->scratch_.*tensor.view =
+        transformer->scratch_buffer_.Tensor(tensor.dtype, {tensor.rows, tensor.columns}, offset);
+    offset += tensor.bytes();
   }
   return transformer;
+}
+
+int64_t Transformer::ScratchTensor::bytes() const {
+  constexpr int64_t kAlignment = 16;
+  const int64_t exact = rows * columns * SizeOf(dtype);
+  return (exact + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+std::vector<Transformer::ScratchTensor> Transformer::ScratchTensors(const ModelConfig& c,
+                                                                    int64_t max_rows,
+                                                                    bool for_training,
+                                                                    DeviceKind kind) {
+  const DType compute = ComputeTypeOf(kind);
+  const int64_t backward = for_training ? 1 : 0, gpu = compute != DType::kF32 ? 1 : 0;
+  const int64_t chunk = std::min(CrossEntropyChunkRows(c.vocab, kind), max_rows);
+  return {{&Scratch::logits, chunk, c.vocab, DType::kF32},
+          {&Scratch::normed, max_rows, c.width, compute},
+          {&Scratch::hidden, max_rows, c.ffn, compute},
+          {&Scratch::dresidual, max_rows, backward * c.width, compute},
+          {&Scratch::dnormed, max_rows, backward * c.width, compute},
+          {&Scratch::dhidden, max_rows, backward * std::max(c.ffn, c.width), compute},
+          {&Scratch::dqkv, max_rows, backward * c.qkv_width(), DType::kF32},
+          {&Scratch::delta, max_rows, backward * c.heads, DType::kF32},
+          {&Scratch::attention, max_rows, gpu * c.width, DType::kF32},
+          {&Scratch::dqkv_compute, max_rows, gpu * backward * c.qkv_width(), compute},
+          {&Scratch::tokens, max_rows, gpu * 3, DType::kI32}};
+}
+
+Transformer::Sizes Transformer::SizesOf(const ModelConfig& config, int64_t max_rows,
+                                        bool for_training, DeviceKind kind) {
+  Sizes sizes;
+  sizes.activation_bytes = ActivationStore::Bytes(Slots(config, ComputeTypeOf(kind)),
+                                                  StoredLayers(config, for_training), max_rows);
+  for (const ScratchTensor& tensor : ScratchTensors(config, max_rows, for_training, kind)) {
+    sizes.scratch_bytes += tensor.bytes();
+  }
+  return sizes;
 }
 
 Transformer::Scratch Transformer::Rows(int64_t rows) const {
@@ -193,14 +214,6 @@ void Transformer::NormBackward(const NormWeights& weights, const NormWeights& gr
   }
 }
 
-void Transformer::ActivationForward(TensorView x, TensorView y, Stream& stream) const {
-  if (config_.family == ModelFamily::kLlama) {
-    SwiGluForward(x, y, stream);
-  } else {
-    GeluForward(x, y, stream);
-  }
-}
-
 absl::Status Transformer::ForwardLayer(int layer, const TokenBatch& batch,
                                        AttentionPattern& attention, const LayerWeights& weights,
                                        Stream& stream) {
@@ -229,8 +242,13 @@ absl::Status Transformer::ForwardLayer(int layer, const TokenBatch& batch,
 
   const TensorView ffn_in = store_->Save(at, kFfnIn);
   NormForward(weights.ffn_norm, middle, s.normed, store_->Save(at, kMiddleStatistics), stream);
-  LinearForward(weights.ffn_in, s.normed, /*accumulate=*/false, ffn_in, stream);
-  ActivationForward(ffn_in, s.hidden, stream);
+  if (config_.family == ModelFamily::kLlama) {
+    LinearForward(weights.ffn_in, s.normed, /*accumulate=*/false, ffn_in, stream);
+    SwiGluForward(ffn_in, s.hidden, stream);
+  } else {
+    Gemm(Transpose::kNo, AcrossOf(weights.ffn_in), 1, s.normed, weights.ffn_in.weight, 0, s.hidden,
+         stream, Epilogue::BiasGelu(weights.ffn_in.bias, ffn_in));
+  }
   const TensorView layer_out = store_->Save(next, kInput);
   Copy(middle, layer_out, stream);
   LinearForward(weights.ffn_out, s.hidden, /*accumulate=*/true, layer_out, stream);
@@ -248,18 +266,22 @@ absl::Status Transformer::BackwardLayer(int layer, const TokenBatch& batch,
   const TensorView middle_statistics = store_->Load(layer, kMiddleStatistics, stream);
   const TensorView dx = s.dresidual;  // comes in as the gradient of the layer's output
 
-  // Feed-forward part. Its input's slot is turned into that input's gradient.
+  // Feed-forward part.
   const TensorView ffn_in = store_->Load(layer, kFfnIn, stream);
   const TensorView dhidden = Narrow(s.dhidden, config_.ffn);
-  ActivationForward(ffn_in, s.hidden, stream);
-  LinearBackward(weights.ffn_out, gradients.ffn_out, s.hidden, dx, dhidden, stream);
+  TensorView dffn_in = dhidden;
   if (config_.family == ModelFamily::kLlama) {
-    SwiGluBackward(dhidden, ffn_in, ffn_in, stream);
+    dffn_in = ffn_in;  // the slot is turned into its gradient
+    SwiGluForward(ffn_in, s.hidden, stream);
+    LinearBackward(weights.ffn_out, gradients.ffn_out, s.hidden, dx, dhidden, stream);
+    SwiGluBackward(dhidden, ffn_in, dffn_in, stream);
   } else {
-    GeluBackward(dhidden, ffn_in, ffn_in, stream);
+    GeluForward(ffn_in, s.hidden, stream);
+    LinearBackward(weights.ffn_out, gradients.ffn_out, s.hidden, dx, dffn_in, stream,
+                   Epilogue::GeluGradient(ffn_in));
   }
   NormForward(weights.ffn_norm, middle, s.normed, middle_statistics, stream);
-  LinearBackward(weights.ffn_in, gradients.ffn_in, s.normed, ffn_in, s.dnormed, stream);
+  LinearBackward(weights.ffn_in, gradients.ffn_in, s.normed, dffn_in, s.dnormed, stream);
   NormBackward(weights.ffn_norm, gradients.ffn_norm, s.dnormed, middle, middle_statistics, dx,
                stream);
 

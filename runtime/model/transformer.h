@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -40,6 +41,13 @@ class Transformer {
   static absl::StatusOr<std::unique_ptr<Transformer>> Create(const ModelConfig& config,
                                                              int64_t max_rows, bool for_training,
                                                              Device& device);
+
+  // What Create allocates of a device's memory, by tag.
+  struct Sizes {
+    int64_t activation_bytes = 0, scratch_bytes = 0;
+  };
+  static Sizes SizesOf(const ModelConfig& config, int64_t max_rows, bool for_training,
+                       DeviceKind kind);
 
   const ModelConfig& config() const { return config_; }
 
@@ -78,6 +86,14 @@ class Transformer {
     TensorView tokens;        // i32 (rows, 3)
     TensorView logits;        // f32 (chunk, vocab)
   };
+  struct ScratchTensor {
+    TensorView Scratch::*view;
+    int64_t rows = 0, columns = 0;
+    DType dtype = DType::kF32;
+    int64_t bytes() const;  // padded
+  };
+  static std::vector<ScratchTensor> ScratchTensors(const ModelConfig& config, int64_t max_rows,
+                                                   bool for_training, DeviceKind kind);
   // The scratch tensors cut to a micro-batch.
   Scratch Rows(int64_t rows) const;
   bool narrow() const { return compute_ != DType::kF32; }
@@ -98,7 +114,6 @@ class Transformer {
                    Stream& stream) const;
   void NormBackward(const NormWeights& weights, const NormWeights& gradients, TensorView dy,
                     TensorView x, TensorView statistics, TensorView dx, Stream& stream) const;
-  void ActivationForward(TensorView x, TensorView y, Stream& stream) const;
 
   ModelConfig config_;
   const DType compute_;

@@ -109,8 +109,8 @@ Weights WeightsIn(const ModelConfig& config, const ParameterLayout& layout, Tens
   return weights;
 }
 
-DType ComputeTypeOf(const Device& device) {
-  return device.kind() == DeviceKind::kCpu ? DType::kF32 : DType::kBF16;
+DType ComputeTypeOf(DeviceKind kind) {
+  return kind == DeviceKind::kCpu ? DType::kF32 : DType::kBF16;
 }
 
 void InitializeWeights(const ModelConfig& config, const ParameterLayout& layout, uint64_t seed,

@@ -48,7 +48,8 @@ struct Weights {
 
 // What a device computes in: the dtype of activations and of the weights beside them. f32 on the
 // CPU, bf16 on a GPU; gradients of weights are f32 everywhere.
-DType ComputeTypeOf(const Device& device);
+DType ComputeTypeOf(DeviceKind kind);
+inline DType ComputeTypeOf(const Device& device) { return ComputeTypeOf(device.kind()); }
 
 // `arena`: layout.arena_elements() elements, f32, or on a GPU bf16 to compute with.
 Weights WeightsIn(const ModelConfig& config, const ParameterLayout& layout, TensorView arena);

@@ -73,6 +73,7 @@ absl::Status RunTrace::BeginStep(int64_t step, Stream& stream, RunLog& log) {
   if (recorder_ == nullptr) return absl::OkStatus();
   if (step > options_.to_step) return Write(stream, log);
   if (step < options_.from_step) return absl::OkStatus();
+  device_.CollectTrace();  // of the step before; and the device's clock is new for this one
   if (first_step_ == 0) first_step_ = step;
   last_step_ = step;
   recorder_->set_step(step);
@@ -86,6 +87,7 @@ absl::Status RunTrace::Finish(Stream& stream, RunLog& log) {
 
 absl::Status RunTrace::Write(Stream& stream, RunLog& log) {
   const std::shared_ptr<TraceRecorder> recorder = std::exchange(recorder_, nullptr);
+  device_.CollectTrace();
   recorder->Pause();
   if (first_step_ == 0) {
     log.Warn(absl::StrCat("trace: none of the steps ", options_.from_step, " to ", options_.to_step,

@@ -3,14 +3,18 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "kernels/cross_entropy.h"
 #include "nlohmann/json.hpp"
 #include "parallel/planner.h"
 #include "parallel/ring_traffic.h"
 #include "runtime/metrics/run_log.h"
+#include "runtime/model/weights.h"
+#include "runtime/train/evaluation.h"
+#include "runtime/train/memory_estimate.h"
 #include "runtime/train/run_schedule.h"
 #include "runtime/train/run_setup.h"
 
@@ -21,7 +25,8 @@ constexpr int64_t kSampledSteps = 20;
 
 struct Estimate {
   int64_t parameters = 0, buckets = 0;
-  int64_t parameter_bytes = 0, optimizer_bytes = 0, activation_bytes = 0, checkpoint_bytes = 0;
+  MemoryEstimate memory;
+  int64_t checkpoint_bytes = 0;
   int64_t steps = 0, sequences = 0, tokens = 0, longest = 0, shared = 0, idle_ranks = 0,
           micro_batches = 0;
   std::map<int64_t, int64_t> groups_by_width;
@@ -31,34 +36,32 @@ struct Estimate {
 };
 
 absl::StatusOr<Estimate> Sample(const RunConfig& config, const Dataset& dataset,
-                                const ModelConfig& model, int ranks) {
+                                const ModelConfig& model, int ranks, DeviceKind device) {
   const ParameterLayout layout(ParameterSpecs(model), ranks);
   Estimate e;
   e.parameters = layout.tensor_elements();
   e.buckets = static_cast<int64_t>(layout.buckets().size());
-  e.parameter_bytes = 2 * 4 * layout.arena_elements();
   const int64_t moments = config.optimizer.kind == "sgd" ? 1 : 2;
-  e.optimizer_bytes = moments * 4 * layout.shard_elements();
-  const int64_t scratch = 4 * config.batch.micro_batch_tokens *
-                              (3 * model.width + model.ffn + std::max(model.ffn, model.width) +
-                               model.qkv_width() + model.heads) +
-                          4 * CrossEntropyChunkRows(model.vocab) * model.vocab;
-  e.activation_bytes = config.batch.micro_batch_tokens * model.ActivationBytesPerToken() + scratch;
-  e.checkpoint_bytes = (1 + moments) * 4 * layout.tensor_elements() / ranks;
-  e.gradient_bytes = 2 * 4 * layout.arena_elements() * (ranks - 1) / ranks;
+  e.checkpoint_bytes = (1 + moments) * SizeOf(DType::kF32) * layout.tensor_elements() / ranks;
+  e.gradient_bytes = (SizeOf(GradientWireOf(config)) + SizeOf(ComputeTypeOf(device))) *
+                     layout.arena_elements() * (ranks - 1) / ranks;
 
   absl::StatusOr<std::unique_ptr<Planner>> planner = CreatePlanner(config.planner.policy);
   if (!planner.ok()) return planner.status();
   absl::StatusOr<PlanRequest> request = PlanRequestOf(config, model, ranks, 0);
   if (!request.ok()) return request.status();
+  RowsOfRanks steps(ranks), evaluation(ranks);
+  const auto plan_of = [&](const std::vector<SequenceRef>& sequences) {
+    request->lengths.clear();
+    for (const SequenceRef& sequence : sequences) request->lengths.push_back(sequence.length);
+    return (*planner)->Plan(*request);
+  };
   DataCursor cursor = dataset.Begin();
   for (; e.steps < std::min(kSampledSteps, config.run.steps); ++e.steps) {
-    request->lengths.clear();
-    for (const SequenceRef& sequence : dataset.NextBatch(cursor, config.batch.tokens))
-      request->lengths.push_back(sequence.length);
-    absl::StatusOr<StepPlan> plan = (*planner)->Plan(*request);
+    absl::StatusOr<StepPlan> plan = plan_of(dataset.NextBatch(cursor, config.batch.tokens));
     if (!plan.ok()) return plan.status();
     if (absl::Status status = Validate(*plan); !status.ok()) return status;
+    steps.AddStep(*plan);
     e.sequences += static_cast<int64_t>(plan->lengths.size());
     e.tokens += plan->total_tokens();
     e.longest = std::max(e.longest, *std::max_element(plan->lengths.begin(), plan->lengths.end()));
@@ -71,31 +74,51 @@ absl::StatusOr<Estimate> Sample(const RunConfig& config, const Dataset& dataset,
     }
     e.worst_gap = std::max(e.worst_gap, plan->certificate.gap);
     e.mean_gap += plan->certificate.gap;
-    for (int64_t bytes :
-         RingBytesByRank(*plan,
-                         AttentionOf(config, config.run.device == "cuda" ? DeviceKind::kCuda
-                                                                         : DeviceKind::kCpu),
-                         {model.heads, model.kv_heads, model.head_dim()}))
+    for (int64_t bytes : RingBytesByRank(*plan, AttentionOf(config, device),
+                                         {model.heads, model.kv_heads, model.head_dim()}))
       e.ring_bytes += model.layers * bytes;
   }
   e.mean_gap /= static_cast<double>(e.steps);
   e.ring_bytes /= e.steps;
+  const std::vector<SequenceRef> validation =
+      Evaluation::Choose(dataset, config.metrics.evaluate_tokens);
+  if (!validation.empty()) {
+    absl::StatusOr<StepPlan> plan = plan_of(validation);
+    if (!plan.ok()) return plan.status();
+    evaluation.AddStep(*plan);
+  }
+  e.memory = EstimateMemory(config, model, layout, steps, evaluation, device);
   return e;
+}
+
+// "1.2 GiB: parameters 400 MiB, ...", largest first.
+std::string SizesText(const std::map<std::string, int64_t>& sizes, int64_t total) {
+  std::vector<std::pair<std::string, int64_t>> ordered(sizes.begin(), sizes.end());
+  std::stable_sort(ordered.begin(), ordered.end(),
+                   [](const auto& a, const auto& b) { return a.second > b.second; });
+  std::string text = ShortBytes(static_cast<double>(total));
+  for (size_t i = 0; i < ordered.size(); ++i) {
+    absl::StrAppend(&text, i == 0 ? ": " : ", ", ordered[i].first, " ",
+                    ShortBytes(static_cast<double>(ordered[i].second)));
+  }
+  return text;
 }
 
 }  // namespace
 
-absl::StatusOr<std::string> DryRun(const RunConfig& config, int ranks, bool json) {
+absl::StatusOr<std::string> DryRun(const RunConfig& config, int ranks, DeviceKind device,
+                                   bool json) {
   absl::StatusOr<std::unique_ptr<Dataset>> dataset = OpenDataset(config);
   if (!dataset.ok()) return dataset.status();
   absl::StatusOr<ModelConfig> model = ModelOf(config, **dataset);
   if (!model.ok()) return model.status();
   if (absl::Status status = ScheduleOf(config).status(); !status.ok()) return status;
   if (absl::Status status = CheckCapacity(config, **dataset, ranks); !status.ok()) return status;
-  absl::StatusOr<Estimate> estimate = Sample(config, **dataset, *model, ranks);
+  absl::StatusOr<Estimate> estimate = Sample(config, **dataset, *model, ranks, device);
   if (!estimate.ok()) return estimate.status();
   const Estimate& e = *estimate;
-  const int64_t total_bytes = e.parameter_bytes + e.optimizer_bytes + e.activation_bytes;
+  const bool gpu = device != DeviceKind::kCpu;
+  const MemoryEstimate& memory = e.memory;
   if (json) {
     nlohmann::json widths = nlohmann::json::object();
     for (const auto& [width, count] : e.groups_by_width) widths[absl::StrCat(width)] = count;
@@ -103,10 +126,10 @@ absl::StatusOr<std::string> DryRun(const RunConfig& config, int ranks, bool json
                                    {"estimate", true},
                                    {"parameters", e.parameters},
                                    {"buckets", e.buckets},
+                                   {"device", gpu ? "cuda" : "cpu"},
                                    {"bytes_per_rank",
-                                    {{"parameters_and_gradients", e.parameter_bytes},
-                                     {"optimizer", e.optimizer_bytes},
-                                     {"activations_and_scratch", e.activation_bytes},
+                                    {{"device", memory.device},
+                                     {"host", memory.host},
                                      {"checkpoint_file", e.checkpoint_bytes}}},
                                    {"sampled_steps", e.steps},
                                    {"sequences", e.sequences},
@@ -127,13 +150,12 @@ absl::StatusOr<std::string> DryRun(const RunConfig& config, int ranks, bool json
       "dry run for %d ranks; all figures are estimates, nothing was trained or written\n", ranks);
   absl::StrAppendFormat(&text, "model        %s parameters in %d buckets\n",
                         ShortCount(static_cast<double>(e.parameters)), e.buckets);
-  absl::StrAppendFormat(&text,
-                        "memory       %s a rank: parameters and gradients %s, optimizer %s, "
-                        "activations and scratch %s\n",
-                        ShortBytes(static_cast<double>(total_bytes)),
-                        ShortBytes(static_cast<double>(e.parameter_bytes)),
-                        ShortBytes(static_cast<double>(e.optimizer_bytes)),
-                        ShortBytes(static_cast<double>(e.activation_bytes)));
+  if (gpu) {
+    absl::StrAppend(&text, "GPU memory   a rank ", SizesText(memory.device, memory.device_bytes()),
+                    "; rings and attention want more\n");
+  }
+  absl::StrAppend(&text, gpu ? "host memory  a rank " : "memory       a rank ",
+                  SizesText(memory.host, memory.host_bytes()), gpu ? "\n" : "; rings want more\n");
   absl::StrAppendFormat(&text, "checkpoint   %s a rank\n",
                         ShortBytes(static_cast<double>(e.checkpoint_bytes)));
   absl::StrAppendFormat(

@@ -6,13 +6,16 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "kernels/device/stream.h"
 #include "runtime/train/run_config.h"
 
 namespace longspan {
 
-// A text for people, or a JSON object. Plans the first batches (up to 20 steps) for `ranks` ranks.
-// Nothing is written. Times and rates are estimates from operation counts and are marked so.
-absl::StatusOr<std::string> DryRun(const RunConfig& config, int ranks, bool json);
+// A text for people, or a JSON object. Plans the first batches (up to 20 steps) for `ranks` ranks
+// on devices of this kind, which need not be there. Nothing is written. Times and rates are
+// estimates from operation counts and are marked so; memory is as EstimateMemory says.
+absl::StatusOr<std::string> DryRun(const RunConfig& config, int ranks, DeviceKind device,
+                                   bool json);
 
 }  // namespace longspan
 

@@ -9,22 +9,25 @@
 
 namespace longspan {
 
-absl::StatusOr<Evaluation> Evaluation::Create(const Dataset& data, int64_t tokens,
-                                              const Planner& planner, PlanRequest request,
-                                              const AttentionOptions& attention, int rank,
-                                              Device& device) {
-  Evaluation evaluation;
-  evaluation.attention_ = attention;
+std::vector<SequenceRef> Evaluation::Choose(const Dataset& data, int64_t tokens) {
   const std::vector<SequenceRef>& all = data.validation();
   const int64_t total =
       std::accumulate(all.begin(), all.end(), int64_t{0},
                       [](int64_t sum, const SequenceRef& s) { return sum + s.length; });
   const int64_t stride = std::max<int64_t>(1, (total + tokens - 1) / tokens);
   std::vector<SequenceRef> chosen;
-  for (size_t i = 0; i < all.size(); i += static_cast<size_t>(stride)) {
-    chosen.push_back(all[i]);
-    request.lengths.push_back(all[i].length);
-  }
+  for (size_t i = 0; i < all.size(); i += static_cast<size_t>(stride)) chosen.push_back(all[i]);
+  return chosen;
+}
+
+absl::StatusOr<Evaluation> Evaluation::Create(const Dataset& data, int64_t tokens,
+                                              const Planner& planner, PlanRequest request,
+                                              const AttentionOptions& attention, int rank,
+                                              Device& device) {
+  Evaluation evaluation;
+  evaluation.attention_ = attention;
+  const std::vector<SequenceRef> chosen = Choose(data, tokens);
+  for (const SequenceRef& sequence : chosen) request.lengths.push_back(sequence.length);
   if (chosen.empty()) return evaluation;
   absl::StatusOr<StepPlan> plan = planner.Plan(request);
   if (!plan.ok()) return plan.status();

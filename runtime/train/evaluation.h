@@ -28,6 +28,9 @@ class Evaluation {
                                            const AttentionOptions& attention, int rank,
                                            Device& device);
 
+  // The sequences that Create takes.
+  static std::vector<SequenceRef> Choose(const Dataset& data, int64_t tokens);
+
   // Targets; 0: the data has no validation sequences, and Run must not be called.
   int64_t tokens() const { return plan_.total_tokens(); }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -96,14 +97,15 @@ class Saver : public RunCheckpoints {
 
   absl::Status UpdateDone(const Stream& stream, bool changed, const double* votes) override {
     // An update that was skipped took no gates; they are there for the next one.
-    const double waited =
-        std::exchange(gates_taken_, false) ? stream.waited_seconds() - waited_before_ : 0;
-    if (waited > 0 && gated_step_ >= 0) {
-      blocked_[gated_step_] += waited;
-      gated_step_ = -1;
+    const bool took_gates = std::exchange(gates_taken_, false);
+    const double waited = took_gates ? stream.waited_seconds() - waited_before_ : 0;
+    if (took_gates) {
+      const auto save = under_way_.find(std::exchange(gated_step_, -1));
+      if (save != under_way_.end()) save->second.blocked_seconds += waited;
     }
+    const double step_seconds = StepTaken(waited);
     for (size_t i = 0; i < tiers_.size(); ++i) {
-      tiers_[i]->UpdateDone(waited, changed);
+      tiers_[i]->UpdateDone(waited, changed, step_seconds);
       tiers_due_[i] = votes[kTiersDue + i] > 0;
       tiers_busy_[i] = votes[kTiersBusy + i] > 0;
     }
@@ -118,27 +120,9 @@ class Saver : public RunCheckpoints {
   }
 
   absl::Status SaveIfDue(const RunState& run, Stream& stream) override {
-    for (size_t i = 0; i < tiers_.size(); ++i) {
-      tiers_[i]->SaveIfDue(run, stream, tiers_due_[i], tiers_busy_[i]);
-    }
-    if (!clock_.DueByStep(run.step) && !due_) return absl::OkStatus();
-    if (run.step == requested_step_) return absl::OkStatus();
-    if (synchronous_ != nullptr) {
-      const absl::Status status = SaveNow(run);
-      if (!status.ok() && !IsAgreed(status)) return status;
-      return absl::OkStatus();
-    }
-    if (busy_ && config_.when_busy == "skip") {
-      clock_.Skipped();
-      ++skipped_;
-      if (leader() && skipped_ == 1) {
-        log_.Warn(absl::StrCat("checkpoint of step ", run.step, " skipped: ", config_.in_flight,
-                               " are under way; the disk is slower than the interval asks for"));
-      }
-      return absl::OkStatus();
-    }
-    Request(run, stream);
-    return absl::OkStatus();
+    const absl::Status status = SaveWhereDue(run, stream);
+    step_begun_ = Clock::now();
+    return status;
   }
 
   absl::Status Finish(const RunState& run, Stream& stream) override {
@@ -161,7 +145,7 @@ class Saver : public RunCheckpoints {
       }
     }
     if (leader() && costs_.saves() + skipped_ + failed_ > 0) {
-      log_.Info(costs_.Summary(skipped_, failed_));
+      log_.Info(costs_.Summary(skipped_, failed_, steps_));
     }
     for (const std::unique_ptr<TierSaver>& tier : tiers_) tier->Summarize();
     if (status.ok()) return RemoveTiers();
@@ -187,6 +171,49 @@ class Saver : public RunCheckpoints {
     return memory ? all / 0.75 : all / 0.25;
   }
 
+  absl::Status SaveWhereDue(const RunState& run, Stream& stream) {
+    for (size_t i = 0; i < tiers_.size(); ++i) {
+      tiers_[i]->SaveIfDue(run, stream, tiers_due_[i], tiers_busy_[i]);
+    }
+    if (!clock_.DueByStep(run.step) && !due_) return absl::OkStatus();
+    if (run.step == requested_step_) return absl::OkStatus();
+    if (synchronous_ != nullptr) {
+      const absl::Status status = SaveNow(run);
+      if (!status.ok() && !IsAgreed(status)) return status;
+      return absl::OkStatus();
+    }
+    if (busy_ && config_.when_busy == "skip") {
+      clock_.Skipped();
+      ++skipped_;
+      if (leader() && skipped_ == 1) {
+        log_.Warn(absl::StrCat("checkpoint of step ", run.step, " skipped: ", config_.in_flight,
+                               config_.in_flight == 1 ? " is" : " are",
+                               " under way; the disk is slower than the interval asks for"));
+      }
+      return absl::OkStatus();
+    }
+    if (leader() && lazy_->busy() && !std::exchange(told_to_wait_, true)) {
+      log_.Warn(absl::StrCat("checkpoint of step ", run.step, " waits, and training with it: ",
+                             config_.in_flight, config_.in_flight == 1 ? " is" : " are",
+                             " under way; saves take longer than checkpoint.interval gives them "
+                             "(checkpoint.when_busy = \"skip\" leaves such ones out)"));
+    }
+    Request(run, stream);
+    return absl::OkStatus();
+  }
+
+  // Seconds of the step that an update ends, without what it waited at gates; 0: not known. Before
+  // saves that have ended are accounted for: they were under way in it.
+  double StepTaken(double waited) {
+    if (!step_begun_.has_value()) return 0;
+    const double seconds = ElapsedSeconds(*std::exchange(step_begun_, std::nullopt)) - waited;
+    bool beside = !under_way_.empty();
+    for (const std::unique_ptr<TierSaver>& tier : tiers_) beside |= tier->under_way();
+    steps_.Add(seconds, beside);
+    for (auto& [step, save] : under_way_) save.steps.Add(seconds, /*beside_a_save=*/true);
+    return seconds;
+  }
+
   absl::Status OpenDirectory(const CheckpointOptions& options) {
     if (config_.mode == "synchronous") {
       absl::StatusOr<std::unique_ptr<CheckpointWriter>> writer =
@@ -199,7 +226,9 @@ class Saver : public RunCheckpoints {
     lazy.pool_bytes = config_.pool << 20;
     lazy.in_flight = static_cast<int>(config_.in_flight);
     lazy.timeout = absl::Seconds(config_.timeout);
-    lazy.copy = state_.Copier();
+    if (device_.kind() != DeviceKind::kCpu) {
+      lazy.copies = &copies_.emplace(device_.CreateStream("checkpoint", StreamPriority::kLow));
+    }
     absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> writer = LazyCheckpointWriter::Open(
         *files_, options, lazy, state_.Regions(), device_.memory(), transport_);
     if (absl::Status status = Agree(transport_, writer.status()); !status.ok()) return status;
@@ -220,6 +249,11 @@ class Saver : public RunCheckpoints {
       bases.push_back({each.name, each.tier.directory});
     }
     if (wanted.empty()) return absl::OkStatus();
+    if (bases.size() > 1 && bases[0].directory == bases[1].directory) {
+      return MarkAgreed(absl::InvalidArgumentError(
+          absl::StrCat("checkpoint.memory_directory and checkpoint.local_directory are the same, ",
+                       bases[0].directory, ": each needs its own")));
+    }
     absl::StatusOr<std::vector<TierDirectory>> directories =
         ClaimTiers(*files_, directory_, bases, transport_);
     if (absl::Status status = Agree(transport_, directories.status()); !status.ok()) return status;
@@ -237,6 +271,7 @@ class Saver : public RunCheckpoints {
       setting.run = options;
       setting.generation = generation();
       setting.mtbf_seconds = SecondsBetweenFailures(i == 0 && bases[i].name == "memory");
+      setting.steps = &steps_;
       if (leader() && wanted[i].tier.partner && one_node) {
         log_.Warn(absl::StrCat("checkpoint.", bases[i].name,
                                "_partner: all ranks are on one node, so no copies are kept"));
@@ -297,7 +332,7 @@ class Saver : public RunCheckpoints {
     request.content_sums = state_.ContentSums();
     gates_ = lazy_->Snapshot(std::move(request));
     requested_step_ = gated_step_ = run.step;
-    blocked_[run.step] = ElapsedSeconds(begin);
+    under_way_[run.step].blocked_seconds = ElapsedSeconds(begin);
   }
 
   // Synchronous. Errors that all ranks have are warned of and counted.
@@ -312,7 +347,7 @@ class Saver : public RunCheckpoints {
     clock_.Begun();
     const absl::Status status = Agree(transport_, report.status());
     requested_step_ = run.step;
-    blocked_[run.step] = ElapsedSeconds(begin);
+    under_way_[run.step].blocked_seconds = ElapsedSeconds(begin);
     FinishedSave finished{run.step, status, report.ok() ? *report : SaveReport()};
     Account(finished);
     return status;
@@ -325,9 +360,7 @@ class Saver : public RunCheckpoints {
   }
 
   void Account(const FinishedSave& finished) {
-    const auto blocked = blocked_.find(finished.step);
-    const double blocked_seconds = blocked == blocked_.end() ? 0 : blocked->second;
-    if (blocked != blocked_.end()) blocked_.erase(blocked);
+    const auto save = under_way_.extract(finished.step);
     if (!finished.status.ok()) {
       ++failed_;
       clock_.Failed();
@@ -344,7 +377,11 @@ class Saver : public RunCheckpoints {
     if (!leader()) return;
     for (const std::string& warning : finished.report.warnings) log_.Warn(warning);
     CheckpointMetrics metrics = MetricsOf(finished.step, generation(), finished.report);
-    metrics.blocked_seconds = blocked_seconds;
+    if (!save.empty()) {
+      metrics.blocked_seconds = save.mapped().blocked_seconds;
+      metrics.step_seconds_beside = save.mapped().steps.beside();
+    }
+    metrics.step_seconds_alone = steps_.alone();
     metrics.skipped = skipped_;
     metrics.failed = failed_;
     costs_.Add(metrics);
@@ -379,22 +416,26 @@ class Saver : public RunCheckpoints {
   RunLog& log_;
   std::unique_ptr<FileSystem> files_;
   std::unique_ptr<CheckpointWriter> synchronous_;
+  std::optional<Stream> copies_;                // on a GPU, where saves are lazy
   std::unique_ptr<LazyCheckpointWriter> lazy_;  // one of the two
 
   std::string directory_;
+  StepSeconds steps_;
   std::vector<std::unique_ptr<TierSaver>> tiers_;
   bool tiers_due_[kMostTiers] = {}, tiers_busy_[kMostTiers] = {};  // as agreed
 
   std::vector<Event> gates_;  // of the newest snapshot, until an update takes them
   double waited_before_ = 0;
   bool gates_taken_ = false;
-  int64_t gated_step_ = -1;            // whose gates the next update waits at
-  std::map<int64_t, double> blocked_;  // seconds of the training thread and its stream, by step
-  bool changed_ = false;               // since the last snapshot
-  bool due_ = false, busy_ = false;    // as agreed
+  int64_t gated_step_ = -1;                    // whose gates the next update waits at
+  std::map<int64_t, SaveUnderWay> under_way_;  // by step
+  std::optional<Clock::time_point> step_begun_;
+  bool changed_ = false;             // since the last snapshot
+  bool due_ = false, busy_ = false;  // as agreed
 
   int64_t requested_step_ = -1, committed_step_ = -1;
   int64_t skipped_ = 0, failed_ = 0, failures_in_a_row_ = 0;
+  bool told_to_wait_ = false;
   absl::Status last_failure_ = absl::UnknownError("not saved");
   Clock::time_point last_line_;
   SaveClock clock_;

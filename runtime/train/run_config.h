@@ -44,6 +44,7 @@ struct RunConfig {
     int64_t threads = 0;
     bool deterministic = false;
     std::string on_nonfinite = "stop";
+    int64_t nccl_timeout = 1200;  // seconds
   } run;
   struct Data {
     std::vector<DataSource> sources;
@@ -79,6 +80,7 @@ struct RunConfig {
     double momentum = 0.9;
     double weight_decay = 0.1;
     double clip = 1.0;
+    std::string wire = "f32";
   } optimizer;
   struct ScheduleKeys {
     std::string kind = "linear";

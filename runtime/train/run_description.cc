@@ -8,13 +8,15 @@
 #include "absl/strings/str_join.h"
 #include "runtime/metrics/peak.h"
 #include "runtime/train/agreement.h"
+#include "runtime/train/failure.h"
 
 namespace longspan {
 
 absl::StatusOr<double> MeasurePeakOfAllRanks(Transport& transport, Stream& stream) {
   if (absl::Status status = transport.Barrier(); !status.ok()) return status;
   absl::StatusOr<double> peak = MeasurePeak(stream);
-  if (absl::Status status = Agree(transport, peak.status()); !status.ok()) return status;
+  const absl::Status mine = FailureAt("set-up", stream.device(), peak.status());
+  if (absl::Status status = Agree(transport, mine); !status.ok()) return status;
   absl::StatusOr<std::vector<std::string>> all =
       transport.AllGatherBytes(std::string(reinterpret_cast<const char*>(&*peak), sizeof(double)));
   if (!all.ok()) return all.status();

@@ -117,6 +117,10 @@ OptimizerConfig OptimizerOf(const RunConfig& config) {
                      config.optimizer.weight_decay};
 }
 
+DType GradientWireOf(const RunConfig& config) {
+  return config.optimizer.wire == "bf16" ? DType::kBF16 : DType::kF32;
+}
+
 AttentionOptions AttentionOf(const RunConfig& config, DeviceKind device) {
   const bool narrow = config.attention.wire == "bf16" || device == DeviceKind::kCuda;
   return {.wire = narrow ? DType::kBF16 : DType::kF32, .window = config.attention.window};

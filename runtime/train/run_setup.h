@@ -39,6 +39,8 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenDataset(const RunConfig& config);
 absl::StatusOr<ModelConfig> ModelOf(const RunConfig& config, const Dataset& dataset);
 
 OptimizerConfig OptimizerOf(const RunConfig& config);
+// What gradients travel as between ranks: f32 or bf16.
+DType GradientWireOf(const RunConfig& config);
 // On devices of this kind.
 AttentionOptions AttentionOf(const RunConfig& config, DeviceKind device);
 // Which groups may split heads on nodes of `ranks_per_node` ranks, 0: all on one node. A number of

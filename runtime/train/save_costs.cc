@@ -36,7 +36,7 @@ CheckpointMetrics MetricsOf(int64_t step, int64_t attempt, const SaveReport& rep
   return metrics;
 }
 
-std::string SaveCosts::Summary(int64_t skipped, int64_t failed) const {
+std::string SaveCosts::Summary(int64_t skipped, int64_t failed, const StepSeconds& steps) const {
   std::string text = absl::StrCat("checkpoints: ", saves(), " saved");
   if (skipped > 0) absl::StrAppend(&text, ", ", skipped, " skipped");
   if (failed > 0) absl::StrAppend(&text, ", ", failed, " failed");
@@ -59,6 +59,10 @@ std::string SaveCosts::Summary(int64_t skipped, int64_t failed) const {
       return static_cast<double>(save.bytes) / save.write_seconds;
     }))),
                     "/s written, sync included");
+  }
+  if (steps.beside() > 0 && steps.alone() > 0) {
+    absl::StrAppend(&text, "; steps beside saves took ", Milliseconds(steps.beside()), ", others ",
+                    Milliseconds(steps.alone()));
   }
   return text;
 }

@@ -66,20 +66,19 @@ absl::Status StepBuffers::Take(std::vector<MicroBatchInputs>& inputs, Device& de
   begins_.assign(1, 0);
   for (const MicroBatchInputs& each : inputs) begins_.push_back(begins_.back() + each.batch.rows());
   const int64_t rows = begins_.back();
-  // Some more than is asked for, so that the next larger step needs no other.
-  const auto with_room = [](int64_t bytes) { return bytes + bytes / 4; };
-  if (const int64_t bytes = rows * SizeOf(DType::kF32); losses_.bytes() < bytes) {
+  if (losses_.bytes() < rows * SizeOf(DType::kF32)) {
     losses_ = MirroredBuffer();
     absl::StatusOr<MirroredBuffer> losses =
-        MirroredBuffer::Allocate(device, with_room(bytes), "losses");
+        MirroredBuffer::Allocate(device, RoomFor(rows) * SizeOf(DType::kF32), "losses");
     if (!losses.ok()) return losses.status();
     losses_ = *std::move(losses);
   }
   if (device.kind() == DeviceKind::kCpu) return absl::OkStatus();
-  if (const int64_t bytes = 3 * rows * SizeOf(DType::kI32); tokens_.bytes() < bytes) {
+  const int64_t token_bytes = 3 * SizeOf(DType::kI32);
+  if (tokens_.bytes() < rows * token_bytes) {
     tokens_ = Buffer();
-    absl::StatusOr<Buffer> tokens =
-        Buffer::Allocate(device.memory(), with_room(bytes), "tokens", Placement::kPinnedHost);
+    absl::StatusOr<Buffer> tokens = Buffer::Allocate(device.memory(), RoomFor(rows) * token_bytes,
+                                                     "tokens", Placement::kPinnedHost);
     if (!tokens.ok()) return tokens.status();
     tokens_ = *std::move(tokens);
   }

@@ -39,6 +39,9 @@ absl::StatusOr<std::vector<MicroBatchInputs>> ReadStepInputs(
 // Grows with the steps and is kept.
 class StepBuffers {
  public:
+  // Some more rows than are asked for, so that the next larger step needs no other memory.
+  static int64_t RoomFor(int64_t rows) { return rows + (rows + 3) / 4; }
+
   // For these inputs, whose views are turned to memory kept here where that is better. Call it
   // while no work of an earlier step is queued.
   absl::Status Take(std::vector<MicroBatchInputs>& inputs, Device& device);

@@ -56,7 +56,10 @@ absl::StatusOr<std::unique_ptr<TierSaver>> TierSaver::Open(Setting setting,
   LazyOptions lazy;
   lazy.in_flight = 1;  // another one would be another copy
   lazy.timeout = absl::Seconds(config.timeout);
-  lazy.copy = state.Copier();
+  if (device.kind() != DeviceKind::kCpu) {
+    lazy.copies = &saver->copies_.emplace(
+        device.CreateStream(absl::StrCat("checkpoint ", saver->name()), StreamPriority::kLow));
+  }
   lazy.pool_bytes = memory ? kMemoryPool : config.pool << 20;
   absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> writer =
       OpenTier(*saver->files_, saver->setting_.run, saver->setting_.generation,
@@ -116,7 +119,7 @@ void TierSaver::SaveIfDue(const RunState& run, Stream& stream, bool due, bool bu
   request.content_sums = state_.ContentSums();
   gates_ = writer_->Snapshot(std::move(request));
   requested_step_ = run.step;
-  blocked_[run.step] = ElapsedSeconds(begin);
+  under_way_[run.step].blocked_seconds = ElapsedSeconds(begin);
 }
 
 std::vector<Event> TierSaver::TakeGates() {
@@ -124,9 +127,12 @@ std::vector<Event> TierSaver::TakeGates() {
   return std::exchange(gates_, {});
 }
 
-void TierSaver::UpdateDone(double waited_seconds, bool changed) {
-  if (gated_step_ >= 0) blocked_[gated_step_] += waited_seconds;
-  gated_step_ = -1;
+void TierSaver::UpdateDone(double waited_seconds, bool changed, double step_seconds) {
+  const auto gated = under_way_.find(std::exchange(gated_step_, -1));
+  if (gated != under_way_.end()) gated->second.blocked_seconds += waited_seconds;
+  if (step_seconds > 0) {
+    for (auto& [step, save] : under_way_) save.steps.Add(step_seconds, /*beside_a_save=*/true);
+  }
   changed_ |= changed;
   Report();
 }
@@ -141,7 +147,7 @@ void TierSaver::Drain() {
 }
 
 void TierSaver::Account(const FinishedSave& finished) {
-  const auto blocked = blocked_.extract(finished.step);
+  const auto save = under_way_.extract(finished.step);
   if (!finished.status.ok()) {
     ++failed_;
     clock_.Failed();
@@ -155,7 +161,11 @@ void TierSaver::Account(const FinishedSave& finished) {
   for (const std::string& warning : finished.report.warnings) log_.Warn(warning);
   CheckpointMetrics metrics = MetricsOf(finished.step, setting_.generation, finished.report);
   metrics.tier = name();
-  metrics.blocked_seconds = blocked.empty() ? 0 : blocked.mapped();
+  if (!save.empty()) {
+    metrics.blocked_seconds = save.mapped().blocked_seconds;
+    metrics.step_seconds_beside = save.mapped().steps.beside();
+  }
+  metrics.step_seconds_alone = setting_.steps->alone();
   metrics.skipped = skipped_;
   metrics.failed = failed_;
   costs_.Add(metrics);
@@ -169,7 +179,8 @@ void TierSaver::Account(const FinishedSave& finished) {
 
 void TierSaver::Summarize() {
   if (leader() && costs_.saves() + skipped_ + failed_ > 0) {
-    log_.Info(absl::StrCat("in ", name(), ": ", costs_.Summary(skipped_, failed_)));
+    log_.Info(
+        absl::StrCat("in ", name(), ": ", costs_.Summary(skipped_, failed_, *setting_.steps)));
   }
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,7 +33,8 @@ class TierSaver {
     SaveInterval interval;
     CheckpointOptions run;
     int64_t generation = 0;
-    double mtbf_seconds = 0;  // between the failures that this tier cures
+    double mtbf_seconds = 0;             // between the failures that this tier cures
+    const StepSeconds* steps = nullptr;  // of the run
   };
   // Collective.
   static absl::StatusOr<std::unique_ptr<TierSaver>> Open(Setting setting,
@@ -49,8 +51,11 @@ class TierSaver {
   void SaveIfDue(const RunState& run, Stream& stream, bool due, bool busy);
   // Gates of the newest snapshot, by bucket, until an update takes them; may be empty.
   std::vector<Event> TakeGates();
+  // A save is under way, or was at the last Report.
+  bool under_way() const { return !under_way_.empty(); }
   // An update was done that waited so long at gates; `changed` as in RunCheckpoints::UpdateDone.
-  void UpdateDone(double waited_seconds, bool changed);
+  // `step_seconds`: of its step, the wait aside; 0: not known.
+  void UpdateDone(double waited_seconds, bool changed, double step_seconds);
   // Saves that have ended are accounted for.
   void Report();
   void Drain();
@@ -72,13 +77,14 @@ class TierSaver {
   MetricsFile& metrics_;
   RunLog& log_;
   std::unique_ptr<FileSystem> files_;
+  std::optional<Stream> copies_;  // on a GPU
   std::unique_ptr<LazyCheckpointWriter> writer_;
 
   std::vector<Event> gates_;
   int64_t gated_step_ = -1;  // whose gates an update has taken
   int64_t requested_step_ = -1;
-  std::map<int64_t, double> blocked_;  // seconds, by step
-  bool changed_ = false;               // since the last snapshot
+  std::map<int64_t, SaveUnderWay> under_way_;  // by step
+  bool changed_ = false;                       // since the last snapshot
   int64_t skipped_ = 0, failed_ = 0;
   std::chrono::steady_clock::time_point last_warning_;
   SaveClock clock_;

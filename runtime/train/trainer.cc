@@ -25,6 +25,7 @@
 #include "runtime/train/agreement.h"
 #include "runtime/train/cost_refit.h"
 #include "runtime/train/evaluation.h"
+#include "runtime/train/failure.h"
 #include "runtime/train/norm_recorder.h"
 #include "runtime/train/plan_ahead.h"
 #include "runtime/train/restore.h"
@@ -210,9 +211,14 @@ absl::Status Trainer::SetUp() {
       !status.ok())
     return status;
 
+  // While there is memory for it.
+  absl::StatusOr<double> peak = MeasurePeakOfAllRanks(transport_, stream_);
+  if (!peak.ok()) return peak.status();
+  peak_flops_ = *peak;
+
   const auto allocate = [&]() -> absl::Status {
-    absl::StatusOr<std::unique_ptr<TrainingState>> state =
-        TrainingState::Create(run_.model, OptimizerOf(config_), transport_, device_);
+    absl::StatusOr<std::unique_ptr<TrainingState>> state = TrainingState::Create(
+        run_.model, OptimizerOf(config_), transport_, device_, GradientWireOf(config_));
     if (!state.ok()) return state.status();
     state_ = *std::move(state);
     const int64_t rows = config_.batch.micro_batch_tokens;
@@ -227,11 +233,10 @@ absl::Status Trainer::SetUp() {
     sums_.assign(kRankSecondsSum + RankSeconds::kFigures * transport_.size(), 0.0);
     return absl::OkStatus();
   };
-  if (absl::Status status = Agree(transport_, allocate()); !status.ok()) return status;
+  if (absl::Status status = Agree(transport_, FailureAt("set-up", device_, allocate()));
+      !status.ok())
+    return status;
   if (absl::Status status = ConnectPeers(transport_, device_); !status.ok()) return status;
-  absl::StatusOr<double> peak = MeasurePeakOfAllRanks(transport_, stream_);
-  if (!peak.ok()) return peak.status();
-  peak_flops_ = *peak;
   if (absl::Status status = StartOrRestore(); !status.ok()) return status;
   if (leader()) WarnUnless(norms_.Open(folder_.norms(), config_, run_.schedule, run_.step));
   const auto evaluation = [&]() -> absl::Status {
@@ -244,7 +249,9 @@ absl::Status Trainer::SetUp() {
     if (made.ok()) evaluation_ = *std::move(made);
     return made.status();
   };
-  if (absl::Status status = Agree(transport_, evaluation()); !status.ok()) return status;
+  if (absl::Status status = Agree(transport_, FailureAt("set-up", device_, evaluation()));
+      !status.ok())
+    return status;
   DescribeRun(*log_, folder_, run_.model, state_->layout().tensor_elements(), *dataset_, transport_,
               device_, peak_flops_, *schedule_);
   return absl::OkStatus();
@@ -356,11 +363,7 @@ absl::Status Trainer::Step(PreparedStep& current, PreparedStep* next) {
   patterns_.clear();
 
   start.Queue(stream_);
-  const auto waited_before = std::make_shared<double>(0.0);
-  stream_.RunOnHost("mark", [this, waited_before] {
-    *waited_before = stream_.waited_seconds();
-    return absl::OkStatus();
-  });
+  const double waited_before = stream_.waited_seconds();  // the stream has nothing to do yet
   {
     const StreamSpan span(stream_, {"zero gradients", TraceKind::kTask});
     Zero(state_->gradient_arena(), stream_);
@@ -388,7 +391,7 @@ absl::Status Trainer::Step(PreparedStep& current, PreparedStep* next) {
     RankSeconds all = rank_seconds();
     all.at(RankSeconds::kCompute, transport_.rank()) = seconds;
     all.at(RankSeconds::kBusy, transport_.rank()) =
-        seconds - (stream_.waited_seconds() - *waited_before);
+        seconds - (stream_.waited_seconds() - waited_before);
     all.at(RankSeconds::kCpu, transport_.rank()) = computed.CpuSecondsAfter(start);
     return absl::OkStatus();
   });
@@ -582,16 +585,20 @@ absl::Status Trainer::Run() {
     const HostSpan span(device_, {"step", TraceKind::kStep});
     PreparedStep next;
     const bool last = run_.step + 1 == end;
-    if (absl::Status status = Step(*current, last ? nullptr : &next); !status.ok()) return status;
+    const std::string when = absl::StrCat("step ", run_.step + 1);
+    if (absl::Status status = Step(*current, last ? nullptr : &next); !status.ok())
+      return FailureAt(when, device_, status);
     if (refit_ != nullptr && !last && refit_->Due()) {
       if (absl::Status status = RefitCost(); !status.ok()) return status;
     }
     if (evaluate > 0 && run_.step % evaluate == 0 && run_.step < config_.run.steps) {
-      if (absl::Status status = Evaluate(); !status.ok()) return status;
+      if (absl::Status status = Evaluate(); !status.ok())
+        return FailureAt(absl::StrCat("validation after ", when), device_, status);
     }
     {
       const HostSpan save(device_, {"save checkpoint", TraceKind::kCheckpoint});
-      if (absl::Status status = checkpoints_->SaveIfDue(run_, stream_); !status.ok()) return status;
+      if (absl::Status status = checkpoints_->SaveIfDue(run_, stream_); !status.ok())
+        return FailureAt(absl::StrCat("save after ", when), device_, status);
     }
     *current = std::move(next);
   }
@@ -626,7 +633,7 @@ absl::Status Trainer::Run() {
 
 absl::Status Train(const TrainRequest& request, Transport& transport, Device& device) {
   Trainer trainer(request, transport, device);
-  absl::Status status = trainer.SetUp();
+  absl::Status status = FailureAt("set-up", device, trainer.SetUp());
   if (status.ok()) status = trainer.Run();
   if (!status.ok() && !IsAgreed(status)) {
     // Before the trainer's stream ends: it may hold work that waits for other ranks.

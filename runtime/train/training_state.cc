@@ -19,7 +19,9 @@ int64_t BytesOf(const StateRegion& region) {
 
 absl::StatusOr<std::unique_ptr<TrainingState>> TrainingState::Create(
     const ModelConfig& config, const OptimizerConfig& optimizer, Transport& transport,
-    Device& device) {
+    Device& device, DType gradient_wire) {
+  LONGSPAN_CHECK(gradient_wire == DType::kF32 || gradient_wire == DType::kBF16,
+                 "gradients travel as f32 or bf16");
   auto state = std::unique_ptr<TrainingState>(new TrainingState(config, transport, device));
   const ParameterLayout& layout = state->layout_;
   const int64_t bytes = layout.arena_elements() * SizeOf(DType::kF32);
@@ -37,6 +39,13 @@ absl::StatusOr<std::unique_ptr<TrainingState>> TrainingState::Create(
   absl::StatusOr<Buffer> gradients =
       Buffer::AllocateZeroed(device.memory(), bytes, "gradients", Placement::kDevice);
   if (!gradients.ok()) return gradients.status();
+  if (gradient_wire == DType::kBF16 && transport.size() > 1) {
+    absl::StatusOr<Buffer> sent =
+        Buffer::Allocate(device.memory(), layout.largest_bucket() * SizeOf(DType::kBF16),
+                         "gradients", Placement::kDevice);
+    if (!sent.ok()) return sent.status();
+    state->sent_gradients_ = *std::move(sent);
+  }
   state->compute_ = *std::move(compute);
   state->gradients_ = *std::move(gradients);
   state->weights_ = WeightsIn(config, layout, state->compute_arena());
@@ -71,13 +80,26 @@ TensorView TrainingState::ParameterShard(int64_t bucket) const {
   return parameters().Slice(0, begin, begin + layout_.shard_bucket_elements(bucket));
 }
 
+void TrainingState::ReduceBucket(TensorView whole, TensorView shard, Stream& stream) {
+  if (sent_gradients_.bytes() == 0) return transport_.ReduceScatterSum(whole, shard, stream);
+  const TensorView sent = sent_gradients_.Tensor(DType::kBF16, {whole.elements()});
+  Convert(whole, sent, stream);
+  if (transport_.Bf16SumType(stream.kind()) == DType::kF32) {
+    return transport_.ReduceScatterSum(sent, shard, stream);
+  }
+  const int64_t begin = transport_.rank() * shard.elements();
+  const TensorView sum = sent.Slice(0, begin, begin + shard.elements());
+  transport_.ReduceScatterSum(sent, sum, stream);
+  Convert(sum, shard, stream);
+}
+
 void TrainingState::ReduceGradients(TensorView statistics, Stream& stream) {
   for (size_t b = 0; b < layout_.buckets().size(); ++b) {
     const ParameterLayout::Bucket& bucket = layout_.buckets()[b];
     const TensorView whole =
         gradient_arena().Slice(0, bucket.begin, bucket.begin + bucket.elements);
     const TensorView shard = Shard(gradient_arena(), static_cast<int64_t>(b));
-    transport_.ReduceScatterSum(whole, shard, stream);
+    ReduceBucket(whole, shard, stream);
     AccumulateGradientStatistics(shard, statistics, stream);
   }
 }
@@ -166,15 +188,6 @@ absl::Status TrainingState::Save(const UseRegions& write) const {
     status = device_.CopyNow(regions[i].data, (*on_host)[i].data, BytesOf(regions[i]));
   }
   return status.ok() ? write(*on_host) : status;
-}
-
-std::function<void(void* to, const void* from, int64_t bytes)> TrainingState::Copier() const {
-  if (device_.kind() == DeviceKind::kCpu) return nullptr;
-  return [device = &device_](void* to, const void* from, int64_t bytes) {
-    const absl::Status status = device->CopyNow(from, to, bytes);
-    const std::string message(status.message());
-    LONGSPAN_CHECK(status.ok(), message.c_str());
-  };
 }
 
 std::vector<StateRegion> TrainingState::Regions() const {

@@ -6,6 +6,10 @@
 // parameters of its shards alone, and a whole BF16 arena to compute with; that one is never saved.
 // An update: gradients reduce-scattered into this rank's part of the gradient arena, its part of
 // the parameters updated, parameters gathered in the type that models compute in.
+//
+// Gradients accumulate in FP32 on each rank. They travel as FP32 or, in half the bytes, as BF16:
+// then each rank rounds what it has accumulated once, and Transport::ReduceScatterSum says in what
+// the parts are added up. What the optimizer gets is FP32 either way.
 #ifndef LONGSPAN_RUNTIME_TRAIN_TRAINING_STATE_H_
 #define LONGSPAN_RUNTIME_TRAIN_TRAINING_STATE_H_
 
@@ -29,10 +33,11 @@ namespace longspan {
 // Move-only; one thread queues work. The device and the transport outlive it.
 class TrainingState {
  public:
+  // gradient_wire: f32 or bf16, of gradients between ranks; on one rank nothing is rounded.
   static absl::StatusOr<std::unique_ptr<TrainingState>> Create(const ModelConfig& config,
                                                                const OptimizerConfig& optimizer,
-                                                               Transport& transport,
-                                                               Device& device);
+                                                               Transport& transport, Device& device,
+                                                               DType gradient_wire = DType::kF32);
 
   const ParameterLayout& layout() const { return layout_; }
   // What models compute with.
@@ -65,10 +70,6 @@ class TrainingState {
   absl::Status Restore(const UseRegions& read);
   // `write` gets this rank's regions in host memory.
   absl::Status Save(const UseRegions& write) const;
-  // For LazyOptions::copy. Nothing on the CPU; on a GPU copies that give way to its work. One that
-  // fails ends the program: a checkpoint of what did not arrive must not be committed.
-  std::function<void(void* to, const void* from, int64_t bytes)> Copier() const;
-
   // What a checkpoint holds of this rank: its shards of parameters and of the optimizer's moments,
   // bucket by bucket, in memory of the device; the gate of a region is its bucket.
   std::vector<StateRegion> Regions() const;
@@ -89,6 +90,8 @@ class TrainingState {
     return apart() ? parameters_.Tensor(DType::kF32, {layout_.shard_elements()}) : compute_arena();
   }
   TensorView ParameterShard(int64_t bucket) const;
+  // shard = the sum over ranks of this rank's part of `whole`, one bucket of the gradient arena.
+  void ReduceBucket(TensorView whole, TensorView shard, Stream& stream);
   // Regions like Regions(), in `memory` of the host, allocated here.
   absl::StatusOr<std::vector<StateRegion>> RegionsIn(Buffer& memory) const;
 
@@ -97,7 +100,8 @@ class TrainingState {
   Device& device_;
   const DType compute_type_;
   Buffer compute_, gradients_;
-  Buffer parameters_;  // only where they are apart
+  Buffer sent_gradients_;  // bf16, of the largest bucket; only where that is what travels
+  Buffer parameters_;      // only where they are apart
   Weights weights_, gradient_weights_;
   std::unique_ptr<ShardedOptimizer> optimizer_;
   int64_t written_count_ = 0;

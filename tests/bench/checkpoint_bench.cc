@@ -5,8 +5,8 @@
 //
 //   run MODE EVERY WARM COUNT SHARE: WARM + COUNT iterations of SHARE of the compute each; a save
 //       before each EVERYth of them; the last COUNT are timed. MODE: none, lazy or synchronous
-//   persist: one lazy save while nothing else is done, until it is committed, and until the one
-//       before is removed
+//   persist new|again: one lazy save while nothing else is done, until it is committed, and until
+//       the one before is retired; to new files, or to those of a retired step
 //   keep: the same, and another one to host memory, below --memory-tier
 //   restore disk|memory: the newest lazy checkpoint back to memory, as a run that starts does it
 //   copy: copy and checksums of a save, alone: processor seconds
@@ -41,6 +41,7 @@
 #include "checkpoint/host_pool.h"
 #include "checkpoint/lazy_writer.h"
 #include "checkpoint/rank_file.h"
+#include "checkpoint/spare_files.h"
 #include "checkpoint/storage.h"
 #include "checkpoint/tiers.h"
 #include "kernels/gemm.h"
@@ -163,7 +164,9 @@ class BenchmarkRank {
       return Iterate(run);
     }
     std::string place;
-    if (name == "persist") return Persist();
+    if (name == "persist" && (words >> place) && (place == "new" || place == "again")) {
+      return Persist(place == "new");
+    }
     if (name == "keep") return Keep();
     if (name == "restore" && (words >> place) && (place == "disk" || place == "memory")) {
       return Restore(place == "memory");
@@ -174,7 +177,7 @@ class BenchmarkRank {
     return absl::InvalidArgumentError(absl::StrCat(
         "'", line,
         "' is not a command; there are: run none|lazy|synchronous EVERY WARM COUNT SHARE, ",
-        "persist, keep, restore disk|memory, copy, write, memory"));
+        "persist new|again, keep, restore disk|memory, copy, write, memory"));
   }
 
   void Compute(int64_t products) {
@@ -289,7 +292,11 @@ class BenchmarkRank {
          {"processor_seconds", {processor}}});
   }
 
-  absl::Status Persist() {
+  absl::Status Persist(bool new_files) {
+    if (new_files && leader()) {
+      absl::Status status = RemoveSpare(files_, LazyDirectory(), lazy_->generation());
+      if (!status.ok()) return status;
+    }
     if (absl::Status status = transport_.Barrier(); !status.ok()) return status;
     const Clock::time_point begin = Clock::now();
     TakeSnapshot();
@@ -335,7 +342,7 @@ class BenchmarkRank {
     for (const FinishedSave& save : (*writer)->TakeFinished()) {
       if (!save.status.ok()) return save.status;
     }
-    return Persist();
+    return Persist(/*new_files=*/true);
   }
 
   absl::Status Restore(bool memory) {
@@ -396,19 +403,13 @@ class BenchmarkRank {
     RankFileSums sums = stream.EmptySums(/*content_sums=*/true);
     if (absl::Status status = transport_.Barrier(); !status.ok()) return status;
     const double before = ThreadSeconds();
-    double copied = 0;
     for (int64_t piece = 0; piece < PieceCount(*layout); ++piece) {
-      const double begin = ThreadSeconds();
-      stream.CopyPiece(piece, chunks[piece % 4], [](void* to, const void* from, int64_t bytes) {
-        std::memcpy(to, from, static_cast<size_t>(bytes));
-      });
-      copied += ThreadSeconds() - begin;
-      stream.AddSums(piece, chunks[piece % 4], sums);
+      stream.CopyAndSum(piece, chunks[piece % 4], sums);
     }
     const double seconds = ThreadSeconds() - before;
     for (char* chunk : chunks) (*pool)->Give(chunk);
     return Answer(absl::StrFormat("\"bytes\": %d", layout->bytes),
-                  {{"processor_seconds", {seconds}}, {"copy_seconds", {copied}}});
+                  {{"processor_seconds", {seconds}}});
   }
 
   // Sequential writes of the size that saves have, as many under way as the storage allows.

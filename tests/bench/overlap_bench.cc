@@ -77,6 +77,7 @@ class WithoutMessages : public Transport {
   void ReduceScatterSum(TensorView input, TensorView output, Stream& stream) override {
     transport_.ReduceScatterSum(input, output, stream);
   }
+  DType Bf16SumType(DeviceKind kind) const override { return transport_.Bf16SumType(kind); }
   void AllGather(TensorView input, TensorView output, Stream& stream) override {
     transport_.AllGather(input, output, stream);
   }

@@ -51,6 +51,9 @@ class CountedMemory : public MemorySource {
     std::memset(memory, 0, static_cast<size_t>(bytes));
     return absl::OkStatus();
   }
+  std::string WhatIsLeft(Placement placement) override {
+    return placement == Placement::kPinnedHost ? "1000 bytes are left" : "";
+  }
   int held(Placement placement) { return held_[placement]; }
 
  private:
@@ -76,6 +79,9 @@ TEST(BufferTest, ComesFromTheDevicesMemoryAndGoesBackThere) {
     const absl::StatusOr<Buffer> none =
         Buffer::Allocate(table, 1001, "losses", Placement::kPinnedHost);
     EXPECT_EQ(none.status().code(), absl::StatusCode::kResourceExhausted);
+    EXPECT_EQ(none.status().message(),
+              "no memory for 1001 bytes of losses: 1000 bytes are left; this rank already holds 16 "
+              "bytes");
   }
   EXPECT_EQ(source.held(Placement::kDevice), 0);
   EXPECT_EQ(table.current_bytes(), 0);

@@ -132,5 +132,40 @@ TEST(EventTest, CallbacksRunOnceWhetherEarlyOrLate) {
   EXPECT_EQ(calls, 11);
 }
 
+TEST(EventTest, APromiseMayBeKeptByAnotherEvent) {
+  for (const bool early : {false, true}) {
+    EventPromise promise, other;
+    absl::Status seen = absl::UnknownError("not called");
+    promise.event().OnDone([&](const absl::Status& status) { seen = status; });
+    if (early) promise.CompleteWith(other.event());
+    EXPECT_FALSE(promise.event().Done());
+    EXPECT_TRUE(absl::IsDeadlineExceeded(promise.event().WaitFor(absl::Milliseconds(1))));
+    other.Complete(absl::DataLossError("gone"));
+    EXPECT_EQ(promise.event().Done(), early);
+    if (!early) promise.CompleteWith(other.event());
+    EXPECT_TRUE(promise.event().Done());
+    EXPECT_TRUE(absl::IsDataLoss(promise.event().Wait()));
+    EXPECT_TRUE(absl::IsDataLoss(promise.event().WaitFor(absl::ZeroDuration())));
+    EXPECT_TRUE(absl::IsDataLoss(seen)) << seen;
+  }
+}
+
+TEST(EventTest, AllAreDoneWhenTheLastIsAndTheFirstFailureCounts) {
+  EXPECT_TRUE(WhenAll({}).Done());
+  EventPromise first, second, third;
+  const Event all = WhenAll({first.event(), Event(), second.event(), third.event()});
+  absl::Status seen = absl::UnknownError("not called");
+  all.OnDone([&](const absl::Status& status) { seen = status; });
+  third.Complete(absl::InternalError("third"));
+  second.Complete(absl::DataLossError("second"));
+  EXPECT_FALSE(all.Done());
+  EXPECT_TRUE(absl::IsDeadlineExceeded(all.WaitFor(absl::Milliseconds(1))));
+  EXPECT_TRUE(absl::IsUnknown(seen));
+  first.Complete();
+  EXPECT_TRUE(all.Done());
+  EXPECT_TRUE(absl::IsDataLoss(all.Wait()));
+  EXPECT_TRUE(absl::IsDataLoss(seen)) << seen;
+}
+
 }  // namespace
 }  // namespace longspan

@@ -45,6 +45,7 @@ class FaultyTransport : public Transport {
   void ReduceScatterSum(TensorView input, TensorView output, Stream& stream) override {
     inner_.ReduceScatterSum(input, output, stream);
   }
+  DType Bf16SumType(DeviceKind kind) const override { return inner_.Bf16SumType(kind); }
   void AllGather(TensorView input, TensorView output, Stream& stream) override {
     inner_.AllGather(input, output, stream);
   }

@@ -3,6 +3,7 @@
 // on a healthy disk succeeds.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <tuple>
 
@@ -50,6 +51,11 @@ bool SaveWithFault(const SimulatedDisk& base, Fault fault, SaveMode mode, int ra
         if (save == 0) {
           newest_after_fault = LoadNewest(*disk, problem);
           EXPECT_EQ(problem, "") << victim;
+          // What a failed sync has lost, a later one that succeeds does not bring back.
+          const std::vector<std::string> log = disk->log();
+          if (once && victim.rfind("sync ", 0) == 0) {
+            EXPECT_EQ(std::count(log.begin(), log.end(), victim), 0) << victim << " again";
+          }
         }
       },
       mode);

@@ -1,21 +1,29 @@
 // A saving job under mpirun that kills one of its ranks, for mpi_kills.sh.
 //
-//   faults_kill_program run DIRECTORY SYNCHRONOUS|LAZY SAVES [POINT]
-//       one attempt; each rank appends "process ID" and "reported STEP" to DIRECTORY/../rank-N.txt,
-//       and on LONGSPAN_LABELS=1 its operations' labels to labels-N.txt
-//   faults_kill_program points DIRECTORY RANKS       every point of the labels, a line each
-//   faults_kill_program check DIRECTORY RANKS LEAST  prints the newest step; fails if it is below
-//       LEAST, or anything is not whole
+//   faults_kill_program run DIRECTORY MODE SAVES [POINT]
+//       one attempt; each rank appends "process ID", "reported STEP" and, where no node takes it
+//       along, "kept STEP" to DIRECTORY/../rank-N.txt, and on LONGSPAN_LABELS=1 its operations'
+//       labels to labels-N.txt
+//   faults_kill_program points DIRECTORY RANKS             every point of the labels, a line each
+//   faults_kill_program check DIRECTORY MODE RANKS LEAST   prints the newest step; fails if it is
+//       below LEAST, or anything is not whole
+//   faults_kill_program lose DIRECTORY MODE RANK           the rank's node loses all that it has
+//
+// MODE: SYNCHRONOUS and LAZY save to DIRECTORY; COPIES to memory of two nodes with copies; PARITY
+// to memory of three nodes with parity, and to a disk of each. Ranks are on these nodes in turn.
 #include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <mutex>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "checkpoint/storage.h"
@@ -46,6 +54,25 @@ void SayWhere(int) {
   _exit(3);
 }
 
+// For `ranks` ranks.
+SavingJob JobOf(const std::string& directory, const std::string& mode, int ranks) {
+  SavingJob job;
+  job.directory = directory;
+  job.mode = mode == "SYNCHRONOUS" ? SaveMode::kSynchronous : SaveMode::kLazy;
+  int nodes = 1;
+  if (mode == "COPIES") {
+    nodes = 2;
+    job.tiers = {{"memory", 1, 1, true}};
+  } else if (mode == "PARITY") {
+    nodes = 3;
+    job.tiers = {{"memory", 1, 1, false, {2, 1}}, {"local", 2, 1}};
+  }
+  if (job.tiers.empty()) return job;
+  job.every = 0;
+  for (int rank = 0; rank < ranks; ++rank) job.nodes.push_back(rank % nodes);
+  return job;
+}
+
 int Run(int argc, char** argv) {
   signal(SIGALRM, SayWhere);
   alarm(kPatience);
@@ -54,9 +81,7 @@ int Run(int argc, char** argv) {
     std::cerr << transport.status() << "\n";
     return 1;
   }
-  SavingJob job;
-  job.directory = argv[2];
-  job.mode = std::string(argv[3]) == "LAZY" ? SaveMode::kLazy : SaveMode::kSynchronous;
+  SavingJob job = JobOf(argv[2], argv[3], (*transport)->size());
   job.saves = std::atoll(argv[4]);
   KillPoint point;
   if (argc > 5 && !KillPoint::Parse(argv[5], point)) {
@@ -65,6 +90,7 @@ int Run(int argc, char** argv) {
   const int rank = (*transport)->rank();
   const std::string folder = job.directory.substr(0, job.directory.rfind('/'));
   const std::string notes = absl::StrCat(folder, "/rank-", rank, ".txt");
+  if (!job.nodes.empty()) std::filesystem::create_directories(NodeFolder(job, job.nodes[rank]));
   Append(notes, absl::StrCat("process ", getpid(), "\n"));
   const bool labels = std::getenv("LONGSPAN_LABELS") != nullptr;
   std::mutex mutex;  // a rank's operations come from several threads
@@ -83,14 +109,16 @@ int Run(int argc, char** argv) {
                       if (rank == 0)
                         std::printf("resumed from %lld\n", static_cast<long long>(start.step));
                     },
-                    [&](const std::string& /*tier*/, int64_t step, const absl::Status& saved,
-                        const SaveReport&) {
-                      if (saved.ok()) {
-                        Append(absl::StrCat(folder, "/rank-", rank, ".txt"),
-                               absl::StrCat("reported ", step, "\n"));
-                      } else {
+                    [&](const std::string& tier, int64_t step, const absl::Status& saved,
+                        const SaveReport& report) {
+                      if (!saved.ok()) {
                         std::cerr << "rank " << rank << ": " << saved << "\n";
+                        return;
                       }
+                      // A warning of a tier says that a node lacks the commit record.
+                      if (!tier.empty() && !report.warnings.empty()) return;
+                      Append(notes, absl::StrCat("reported ", step, "\n"));
+                      if (tier != "local") Append(notes, absl::StrCat("kept ", step, "\n"));
                     }});
   if (!status.ok()) {
     std::cerr << "rank " << rank << ": " << status << "\n";
@@ -109,13 +137,23 @@ int Points(const std::string& folder, int ranks) {
   return 0;
 }
 
-int Check(const std::string& directory, int ranks, int64_t least) {
+int Check(const SavingJob& job, int ranks, int64_t least) {
   std::string problem;
-  const int64_t newest = CheckCheckpoints(PosixFileSystem(), directory, ranks, 1, problem);
+  int64_t newest = CheckCheckpoints(PosixFileSystem(), job.directory, ranks, 1, problem);
+  if (!job.tiers.empty()) {
+    const int nodes = *std::max_element(job.nodes.begin(), job.nodes.end()) + 1;
+    const std::set<int64_t> whole = CheckTiers(PosixFileSystem(), job, nodes, problem);
+    if (!whole.empty()) newest = std::max(newest, *whole.rbegin());
+  }
   std::printf("%lld\n", static_cast<long long>(newest));
   if (newest < least) problem += "an older step than what was reported\n";
   std::cerr << problem;
   return problem.empty() ? 0 : 1;
+}
+
+int Lose(const SavingJob& job, int rank) {
+  const std::string node = NodeFolder(job, job.nodes[rank]);
+  return std::filesystem::remove_all(node) > 0 ? 0 : 1;
 }
 
 }  // namespace
@@ -125,8 +163,13 @@ int main(int argc, char** argv) {
   const std::string what = argc > 1 ? argv[1] : "";
   if (what == "run" && argc >= 5) return longspan::Run(argc, argv);
   if (what == "points" && argc == 4) return longspan::Points(argv[2], std::atoi(argv[3]));
-  if (what == "check" && argc == 5) {
-    return longspan::Check(argv[2], std::atoi(argv[3]), std::atoll(argv[4]));
+  if (what == "check" && argc == 6) {
+    const int ranks = std::atoi(argv[4]);
+    return longspan::Check(longspan::JobOf(argv[2], argv[3], ranks), ranks, std::atoll(argv[5]));
+  }
+  if (what == "lose" && argc == 5) {
+    const int rank = std::atoi(argv[4]);
+    return longspan::Lose(longspan::JobOf(argv[2], argv[3], rank + 1), rank);
   }
   std::fprintf(stderr, "see kill_program.cc\n");
   return 2;

@@ -1,7 +1,8 @@
 // Real processes, killed with SIGKILL before, in the middle of and after every file operation of
 // every rank, and at random times; after each kill the newest committed step is there, whole, never
 // older than the last one that was reported, and the run goes on from it on another number of
-// ranks. So with steps in tiers alone, where the node of the rank that was killed may be lost too.
+// ranks. So with steps in tiers, where the node of the rank that was killed, or any node, may be
+// lost too.
 //
 //   LONGSPAN_KILLS   random kills (tests/run.sh --full: 10,000)
 //   LONGSPAN_SEED    of the random kills
@@ -16,6 +17,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <mutex>
 #include <new>
 #include <random>
@@ -42,6 +44,7 @@ int64_t Setting(const char* name, int64_t otherwise) {
 // What ranks leave behind when they die: memory that all processes share.
 struct Notes {
   std::atomic<int64_t> reported{0};  // newest step whose commit a rank was told of
+  std::atomic<int64_t> kept{0};      // and that does not go with a node
   std::atomic<int64_t> resumed{0};
   std::atomic<int64_t> resumed_ranks{0};
   std::atomic<int64_t> older_taken{0};
@@ -76,6 +79,14 @@ void Raise(std::atomic<int64_t>& value, int64_t to) {
   int64_t now = value;
   while (now < to && !value.compare_exchange_weak(now, to)) {
   }
+}
+
+// Whether what is saved there stays when a node is lost.
+bool Outlives(const SavingJob& job, const std::string& place) {
+  for (const SavingJob::Tier& tier : job.tiers) {
+    if (tier.name == place) return tier.partner || !tier.erasure.off();
+  }
+  return true;
 }
 
 // One attempt of forked ranks.
@@ -115,7 +126,9 @@ ProcessesEnd RunJob(const SavingJob& job, int ranks, const KillPoint& point, Not
                  const SaveReport& report) {
                if (saved.ok()) {
                  // A warning of a tier says that a node lacks the commit record.
-                 if (tier.empty() || report.warnings.empty()) Raise(notes.reported, step);
+                 if (!tier.empty() && !report.warnings.empty()) return;
+                 Raise(notes.reported, step);
+                 if (Outlives(job, tier)) Raise(notes.kept, step);
                } else if (!absl::IsUnavailable(saved)) {
                  ++notes.failed_saves;
                  std::snprintf(mine.failure, sizeof(mine.failure), "%s", saved.ToString().c_str());
@@ -138,6 +151,12 @@ std::vector<int> InTurn(int ranks, int nodes) {
 
 int NodesOf(const SavingJob& job) {
   return job.nodes.empty() ? 1 : *std::max_element(job.nodes.begin(), job.nodes.end()) + 1;
+}
+
+// The node goes, with all that it has, and another one is there in its place.
+void LoseNode(const SavingJob& job, int node) {
+  std::filesystem::remove_all(NodeFolder(job, node));
+  std::filesystem::create_directories(NodeFolder(job, node));
 }
 
 // The newest step that is whole, 0 if there is none.
@@ -165,8 +184,9 @@ void CheckAfterKill(const SavingJob& job, int ranks, const ProcessesEnd& end, No
   ASSERT_LE(newest, before + job.saves);
 }
 
-// Goes on with `ranks` ranks to the end of one more save.
-void CheckRestart(SavingJob job, int ranks, int64_t newest) {
+// Goes on with `ranks` ranks to the end of one more save. `lost`: with a node, so that a newer step
+// may be passed over.
+void CheckRestart(SavingJob job, int ranks, int64_t newest, bool lost = false) {
   SharedNotes notes;
   job.saves = 1;
   if (!job.nodes.empty()) job.nodes = InTurn(ranks, NodesOf(job));
@@ -176,7 +196,9 @@ void CheckRestart(SavingJob job, int ranks, int64_t newest) {
     ASSERT_EQ(end.ends[rank], 0) << "rank " << rank << ": " << notes->ranks[rank].failure;
   }
   ASSERT_EQ(notes->resumed, newest);
-  ASSERT_EQ(notes->older_taken, 0);
+  if (!lost) {
+    ASSERT_EQ(notes->older_taken, 0);
+  }
   ASSERT_EQ(notes->failed_saves, 0) << notes->ranks[0].failure;
   ASSERT_EQ(notes->reported, newest + 1);
   std::string problem;
@@ -283,11 +305,8 @@ class EveryPoint : public testing::TestWithParam<KillCase> {
       }
       std::string problem;
       if (!job.tiers.empty() && i / static_cast<size_t>(stride) % 4 < 2) {
-        // With its process the node goes, and another one is there without its files. What a rank
-        // was told of stays.
-        const int node = job.nodes[points[i].rank];
-        std::filesystem::remove_all(NodeFolder(job, node));
-        std::filesystem::create_directories(NodeFolder(job, node));
+        // What a rank was told of stays.
+        LoseNode(job, job.nodes[points[i].rank]);
         ++tally.nodes_lost;
       }
       const int64_t newest = Newest(job, 1, problem);
@@ -332,88 +351,175 @@ std::vector<KillCase> Cases() {
 INSTANTIATE_TEST_SUITE_P(Kills, EveryPoint, testing::ValuesIn(Cases()),
                          [](const auto& param) { return param.param.name; });
 
-// A run that is killed again and again, at random, and goes on each time on a number of ranks drawn
-// anew.
-TEST(RandomKillsTest, ARunGoesOn) {
-  const int64_t kills = Setting("LONGSPAN_KILLS", 40);
-  const auto seed = static_cast<uint64_t>(Setting("LONGSPAN_SEED", 1));
-  std::mt19937_64 random(seed);
-  const auto below = [&](int64_t limit) {
-    return static_cast<int64_t>(random() % static_cast<uint64_t>(limit));
+// Where a run saves that is killed at random.
+struct RunKind {
+  const char* name;
+  std::vector<SavingJob::Tier> tiers;
+  int nodes = 1;
+  int64_t every = 1;  // steps between saves to the checkpoint directory; 0: none
+};
+
+// Half of the runs have tiers.
+std::vector<RunKind> RunKinds() {
+  const SavingJob::Tier copies{"memory", 1, 1, true}, parity{"memory", 1, 1, false, {2, 1}};
+  return {
+      {"no tier", {}}, {"copies", {copies}, 2, 0},
+      {"no tier", {}}, {"parity", {parity}, 3, 0},
+      {"no tier", {}}, {"copies, and a disk of every node", {copies, {"local", 2, 2}}, 2, 5},
+      {"no tier", {}}, {"parity, and the checkpoint directory", {parity}, 3, 3},
+      {"no tier", {}}, {"a disk of the node", {{"local", 1, 2}}, 1, 4},
   };
-  const auto begin = std::chrono::steady_clock::now();
-  int64_t done = 0, at_operations = 0, of_all = 0, attempts = 0, unheard = 0, leftovers = 0;
-  int64_t fewer = 0, more = 0, steps = 0;
-  while (done < kills) {
-    // A run of its own from time to time: generations are kept for good.
+}
+
+// Runs that are killed again and again, at random, and go on each time on a number of ranks drawn
+// anew; those with tiers lose a node from time to time.
+class RandomKillsTest : public testing::Test {
+ protected:
+  int64_t Below(int64_t limit) {
+    return static_cast<int64_t>(random_() % static_cast<uint64_t>(limit));
+  }
+
+  SavingJob Draw(const RunKind& kind, const std::string& directory) {
+    SavingJob job{directory, SaveMode::kLazy, 1000, static_cast<int>(1 + Below(3))};
+    if (kind.tiers.empty() && Below(2) == 0) job.mode = SaveMode::kSynchronous;
+    job.every = kind.every;
+    job.tiers = kind.tiers;
+    ranks_ = static_cast<int>(kind.nodes == 1 ? 1 + Below(3) : kind.nodes + Below(2));
+    if (!job.tiers.empty()) job.nodes = InTurn(ranks_, kind.nodes);
+    return job;
+  }
+
+  // An attempt that is killed, at an operation or at some time, counted from its beginning or from
+  // its first commit.
+  ProcessesEnd Kill(const SavingJob& job, Notes& notes) {
+    KillPoint point;
+    if (Below(2) == 0) {
+      const bool all = Below(2) == 0, committed = Below(2) == 0;
+      const auto victim = static_cast<size_t>(Below(ranks_));
+      const auto after = absl::Microseconds(500 + Below(30000));
+      of_all_ += all ? 1 : 0;
+      return RunJob(job, ranks_, point, notes, [=, &notes](const std::vector<pid_t>& processes) {
+        const absl::Time patience = absl::Now() + absl::Seconds(60);
+        while (committed && notes.reported == 0 && absl::Now() < patience) {
+          absl::SleepFor(absl::Milliseconds(1));
+        }
+        absl::SleepFor(after);
+        for (size_t rank = 0; rank < processes.size(); ++rank) {
+          if (all || rank == victim) kill(processes[rank], SIGKILL);
+        }
+      });
+    }
+    point.when = static_cast<KillPoint::When>(KillPoint::kBefore + Below(3));
+    point.rank = static_cast<int>(Below(ranks_));
+    point.nth = 1 + Below(60);
+    ++at_operations_;
+    return RunJob(job, ranks_, point, notes);
+  }
+
+  // One run of up to `most` attempts.
+  void KillARun(const RunKind& kind, int64_t kills, int64_t most) {
     ScratchDirectory scratch;
+    const std::string directory = scratch / "checkpoints";
     int64_t newest = 0, last_ranks = 0;
-    for (int64_t attempt = 0; attempt < 100 && done < kills; ++attempt, ++attempts) {
-      SavingJob job{scratch / "checkpoints",
-                    below(2) == 0 ? SaveMode::kSynchronous : SaveMode::kLazy, 1000,
-                    static_cast<int>(1 + below(3))};
-      const int ranks = static_cast<int>(1 + below(3));
-      SCOPED_TRACE(
-          absl::StrCat("LONGSPAN_SEED=", seed, ", kill ", done + 1, ", ", ranks, " ranks"));
-      KillPoint point;
-      std::function<void(const std::vector<pid_t>&)> running;
-      const bool random_time = below(2) == 0;
-      const bool all = random_time && below(2) == 0;
-      if (random_time) {
-        const auto victim = static_cast<size_t>(below(ranks));
-        const auto after = absl::Microseconds(500 + below(30000));
-        running = [=](const std::vector<pid_t>& processes) {
-          absl::SleepFor(after);
-          for (size_t rank = 0; rank < processes.size(); ++rank) {
-            if (all || rank == victim) kill(processes[rank], SIGKILL);
-          }
-        };
-      } else {
-        point.when = static_cast<KillPoint::When>(KillPoint::kBefore + below(3));
-        point.rank = static_cast<int>(below(ranks));
-        point.nth = 1 + below(60);
+    // The newest step that no single node can take along, and whether that is so still: once a node
+    // is lost, only a step that is saved after it is kept again.
+    int64_t kept = 0;
+    bool may_lose = false, lost = false;
+    for (int64_t attempt = 0; attempt < most && done_ < kills; ++attempt, ++attempts_) {
+      const SavingJob job = Draw(kind, directory);
+      SCOPED_TRACE(absl::StrCat("kill ", done_ + 1, ", ", kind.name, ", ", ranks_, " ranks"));
+      for (int node = 0; node < NodesOf(job); ++node) {
+        std::filesystem::create_directories(NodeFolder(job, node));
       }
       SharedNotes notes;
-      const ProcessesEnd end = RunJob(job, ranks, point, *notes, running);
+      const ProcessesEnd end = Kill(job, *notes);
       const auto killed = std::count(end.ends.begin(), end.ends.end(), -SIGKILL);
       ASSERT_GE(killed, 1);
-      done += killed;
-      at_operations += random_time ? 0 : 1;
-      of_all += all ? 1 : 0;
-      CheckAfterKill(job, ranks, end, *notes, newest);
+      done_ += killed;
+      by_kind_[kind.name] += killed;
+      CheckAfterKill(job, ranks_, end, *notes, newest);
       if (HasFatalFailure()) return;
       if (notes->resumed_ranks != 0) {
         ASSERT_EQ(notes->resumed, newest);
-        ASSERT_EQ(notes->older_taken, 0);
-        fewer += ranks < last_ranks;
-        more += ranks > last_ranks;
+        // A step that has lost a file with a node is passed over.
+        if (!lost) {
+          ASSERT_EQ(notes->older_taken, 0);
+        }
+        fewer_ += ranks_ < last_ranks;
+        more_ += ranks_ > last_ranks;
       }
       std::string problem;
-      const int64_t now = CheckCheckpoints(PosixFileSystem(), job.directory, 1, 1, problem);
-      unheard += now > std::max(newest, notes->reported.load());
-      leftovers += !LeftoverSteps(PosixFileSystem(), job.directory).empty();
-      if (now > newest) last_ranks = ranks;
-      steps += now - newest;
+      int64_t now = Newest(job, 1, problem);
+      unheard_ += now > std::max(newest, notes->reported.load());
+      leftovers_ += !LeftoverSteps(PosixFileSystem(), directory).empty();
+      if (now > newest) last_ranks = ranks_;
+      steps_ += now - newest;
+      if (notes->kept > kept) {
+        kept = notes->kept;
+        may_lose = true;
+        lost = false;
+      }
+      if (kind.nodes > 1 && may_lose && Below(2) == 0) {
+        LoseNode(job, static_cast<int>(Below(kind.nodes)));
+        ++nodes_lost_;
+        may_lose = false;
+        lost = true;
+        now = Newest(job, 1, problem);
+        ASSERT_EQ(problem, "");
+        ASSERT_GE(now, kept) << "a reported step is lost with a node";
+      }
       newest = now;
     }
-    SavingJob job{scratch / "checkpoints", SaveMode::kLazy, 1};
-    CheckRestart(job, 2, newest);
+    SavingJob job = Draw(kind, directory);
+    job.every = std::min<int64_t>(job.every, 1);
+    for (SavingJob::Tier& tier : job.tiers) tier.every = 1;
+    CheckRestart(job, std::max(2, kind.nodes), newest, lost);
+  }
+
+  std::mt19937_64 random_;
+  int ranks_ = 0;  // of the attempt
+  int64_t done_ = 0, at_operations_ = 0, of_all_ = 0, attempts_ = 0, unheard_ = 0, leftovers_ = 0;
+  int64_t fewer_ = 0, more_ = 0, steps_ = 0, nodes_lost_ = 0, runs_ = 0;
+  std::map<std::string, int64_t> by_kind_;  // processes killed
+};
+
+TEST_F(RandomKillsTest, RunsGoOn) {
+  const int64_t kills = Setting("LONGSPAN_KILLS", 80);
+  const auto seed = static_cast<uint64_t>(Setting("LONGSPAN_SEED", 1));
+  random_.seed(seed);
+  const std::vector<RunKind> kinds = RunKinds();
+  const auto begin = std::chrono::steady_clock::now();
+  // Generations are kept for good, so a run of its own from time to time; of every kind a few.
+  const int64_t most = std::clamp<int64_t>(kills / 20, 4, 100);
+  for (; done_ < kills; ++runs_) {
+    SCOPED_TRACE(absl::StrCat("LONGSPAN_SEED=", seed, ", run ", runs_));
+    KillARun(kinds[static_cast<size_t>(runs_) % kinds.size()], kills, most);
     if (HasFatalFailure()) return;
   }
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   std::printf(
-      "%lld processes killed in %lld attempts (%lld at an operation, %lld all ranks at once), "
-      "%.0f a minute; %lld steps committed; %lld commits that nobody had heard of, %lld torn steps "
-      "left behind and removed later; resumed %lld times on fewer ranks, %lld on more\n",
-      static_cast<long long>(done), static_cast<long long>(attempts),
-      static_cast<long long>(at_operations), static_cast<long long>(of_all),
-      static_cast<double>(done) / seconds * 60, static_cast<long long>(steps),
-      static_cast<long long>(unheard), static_cast<long long>(leftovers),
-      static_cast<long long>(fewer), static_cast<long long>(more));
-  EXPECT_GE(fewer, 1);
-  EXPECT_GE(more, 1);
-  EXPECT_GE(leftovers, 1);
+      "%lld processes killed in %lld attempts of %lld runs (%lld at an operation, %lld all ranks "
+      "at "
+      "once), %.0f a minute; %lld steps committed; %lld commits that nobody had heard of, %lld "
+      "torn "
+      "steps left behind and removed later; resumed %lld times on fewer ranks, %lld on more; %lld "
+      "nodes lost\n",
+      static_cast<long long>(done_), static_cast<long long>(attempts_),
+      static_cast<long long>(runs_), static_cast<long long>(at_operations_),
+      static_cast<long long>(of_all_), static_cast<double>(done_) / seconds * 60,
+      static_cast<long long>(steps_), static_cast<long long>(unheard_),
+      static_cast<long long>(leftovers_), static_cast<long long>(fewer_),
+      static_cast<long long>(more_), static_cast<long long>(nodes_lost_));
+  for (const auto& [kind, killed] : by_kind_) {
+    std::printf("  %s: %lld\n", kind.c_str(), static_cast<long long>(killed));
+  }
+  EXPECT_GE(fewer_, 1);
+  EXPECT_GE(more_, 1);
+  EXPECT_GE(leftovers_, 1);
+  for (const RunKind& kind : kinds) EXPECT_GE(by_kind_[kind.name], 1) << kind.name;
+  EXPECT_LE(by_kind_["no tier"], kills * 2 / 3);
+  EXPECT_GE(nodes_lost_, 1);
 }
 
 }  // namespace

@@ -241,6 +241,32 @@ absl::Status SimulatedDisk::Rename(const std::string& from, const std::string& t
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::unique_ptr<File>> SimulatedDisk::Reuse(const std::string& from,
+                                                           const std::string& to) {
+  if (absl::Status status = CallHook("reuse " + from + " " + to); !status.ok()) return status;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  DiskOperation added, removed;
+  added.kind = DiskOperation::kCreate;
+  added.node = FindParent(to, added.name);
+  removed.kind = DiskOperation::kRemove;
+  removed.node = FindParent(from, removed.name);
+  added.child = removed.child = Find(from);
+  if (added.child < 0 || added.node < 0) return absl::NotFoundError("reuse " + from);
+  if (Find(to) >= 0) return absl::AlreadyExistsError("reuse " + to);
+  for (const auto& [node, content] : nodes_) {
+    for (const auto& [name, child] : content.entries) {
+      if (child == added.child && (node != removed.node || name != removed.name))
+        return absl::FailedPreconditionError("reuse " + from + ": it has another name");
+    }
+  }
+  added.text = "reuse " + to;
+  removed.text = "reused " + from;
+  const int node = added.child;
+  Record(std::move(added));
+  Record(std::move(removed));
+  return std::make_unique<OpenFile>(*this, node, to);
+}
+
 absl::Status SimulatedDisk::Remove(const std::string& path) {
   if (absl::Status status = CallHook("remove " + path); !status.ok()) return status;
   const std::lock_guard<std::mutex> lock(mutex_);

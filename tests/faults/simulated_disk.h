@@ -4,8 +4,9 @@
 // The model is as hostile as POSIX allows. Until a file is synced, each write to it (and each
 // reservation) may be on disk, missing or torn, independently of the others. Until a directory is
 // synced, each creation, rename and removal in it may be on disk or missing, independently of the
-// others and of the files' contents; syncing a file says nothing about its name. A rename is on
-// disk or not, nothing between.
+// others and of the files' contents; syncing a file says nothing about its name. A rename within a
+// directory is on disk or not, nothing between; one from a directory to another is on disk in
+// either, in both or in none.
 #ifndef LONGSPAN_TESTS_FAULTS_SIMULATED_DISK_H_
 #define LONGSPAN_TESTS_FAULTS_SIMULATED_DISK_H_
 
@@ -49,6 +50,9 @@ class SimulatedDisk : public FileSystem {
   absl::Status CreateDirectory(const std::string& path) override;
   absl::Status SyncDirectory(const std::string& path) override;
   absl::Status Rename(const std::string& from, const std::string& to) override;
+  absl::StatusOr<std::unique_ptr<File>> Reuse(const std::string& from,
+                                              const std::string& to) override;
+  bool CanReuse(const std::string& /*directory*/) override { return true; }
   absl::Status Remove(const std::string& path) override;
   absl::StatusOr<std::vector<std::string>> List(const std::string& path) override;
   bool Exists(const std::string& path) override;

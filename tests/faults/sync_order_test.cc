@@ -10,16 +10,19 @@ namespace {
 
 TEST(SyncOrderTest, OneRank) {
   SimulatedDisk disk;
-  RunAttempt(disk, 1, 1, {1, 2});
+  RunAttempt(disk, 1, 1, {1, 2, 3});
   const std::string run = kCheckpoints;
   const std::string one = run + "/step-00000001.g0001";
   const std::string two = run + "/step-00000002.g0001";
+  const std::string three = run + "/step-00000003.g0001";
+  const std::string spare = run + "/spare.g0001";
   const auto save = [&](const std::string& step) {
+    const bool reuses = step == three;
     return std::vector<std::string>{
         "mkdir " + step,
         "sync-directory " + run,
-        "create " + step + "/rank-00000.h5",
-        "reserve " + step + "/rank-00000.h5",
+        (reuses ? "reuse " : "create ") + step + "/rank-00000.h5",
+        reuses ? "reused " + spare + "/rank-00000.h5" : "reserve " + step + "/rank-00000.h5",
         "write " + step + "/rank-00000.h5",
         "sync " + step + "/rank-00000.h5",
         "sync-directory " + step,
@@ -47,14 +50,22 @@ TEST(SyncOrderTest, OneRank) {
       "sync " + run + "/generation-0001",
       "sync-directory " + run,
   };
-  for (const std::string& step : {one, two}) {
-    for (const std::string& line : save(step)) expected.push_back(line);
-  }
-  for (const std::string& line :
-       {"remove " + one + "/COMMIT", "sync-directory " + one, "remove " + one + "/manifest.json",
-        "remove " + one + "/rank-00000.h5", "remove " + one, "sync-directory " + run}) {
+  const auto retire = [&](const std::string& step) {
+    for (const std::string& line : {"remove " + step + "/COMMIT", "sync-directory " + step})
+      expected.push_back(line);
+    if (step == two) expected.push_back("remove " + spare);  // the third step took its file
+    for (const std::string& line : {"remove " + step + "/manifest.json",
+                                    "rename " + step + " " + spare, "sync-directory " + run}) {
+      expected.push_back(line);
+    }
+  };
+  for (const std::string& line : save(one)) expected.push_back(line);
+  for (const std::string& line : save(two)) expected.push_back(line);
+  retire(one);
+  for (const std::string& line : save(three)) expected.push_back(line);
+  retire(two);
+  for (const std::string& line : {"remove " + spare + "/rank-00000.h5", "remove " + spare})
     expected.push_back(line);
-  }
   EXPECT_EQ(disk.log(), expected);
 }
 

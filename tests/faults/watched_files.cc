@@ -117,6 +117,10 @@ absl::Status WatchedFiles::SyncDirectory(const std::string& path) {
 absl::Status WatchedFiles::Rename(const std::string& from, const std::string& to) {
   return Watched(watcher_, {"rename", to}, [&] { return files_.Rename(from, to); });
 }
+absl::StatusOr<std::unique_ptr<File>> WatchedFiles::Reuse(const std::string& from,
+                                                          const std::string& to) {
+  return Watched(watcher_, {"reuse", to}, [&] { return Opened(files_.Reuse(from, to), to); });
+}
 absl::Status WatchedFiles::Remove(const std::string& path) {
   return Watched(watcher_, {"remove", path}, [&] { return files_.Remove(path); });
 }

@@ -49,6 +49,9 @@ class WatchedFiles : public FileSystem {
   absl::Status CreateDirectory(const std::string& path) override;
   absl::Status SyncDirectory(const std::string& path) override;
   absl::Status Rename(const std::string& from, const std::string& to) override;
+  absl::StatusOr<std::unique_ptr<File>> Reuse(const std::string& from,
+                                              const std::string& to) override;
+  bool CanReuse(const std::string& directory) override { return files_.CanReuse(directory); }
   absl::Status Remove(const std::string& path) override;
   absl::StatusOr<std::vector<std::string>> List(const std::string& path) override;
   bool Exists(const std::string& path) override { return files_.Exists(path); }

@@ -70,8 +70,37 @@ std::vector<Case> Cases() {
       {"SharedKeys", 4, 2, 16, {{0, 60, 3, 75, false}, {80, 75, 3, 75, true}}},
       {"StridedRows", 4, 2, 16, Documents({40, 30}), 0, 24},
       {"UnalignedResults", 3, 3, 16, Documents({9, 40}), 0, 0, 0.03, 1},
-      // Where some kernels of cuDNN give NaN: log-sum-exps below -88 and length % 128 == 64.
+      // Where some kernels of cuDNN give NaN: log-sum-exps below -88 and length % 128 == 64, of
+      // queries, of keys or of both.
       {"FarBelowZero", 2, 2, 16, Documents({192, 64}), -110, 0, 0.1},
+      {"FarBelowZeroFull",
+       4,
+       2,
+       16,
+       {{0, 64, 0, 64, false}, {64, 30, 70, 192, false}},
+       -110,
+       0,
+       0.1},
+      {"FarBelowZeroPrefix",
+       2,
+       2,
+       16,
+       {{0, 64, 4, 90, true}, {70, 65, 100, 192, true}},
+       -110,
+       0,
+       0.1},
+      {"FarBelowZeroWindow", 2, 1, 16, Documents({64, 192, 9}, 100), -110, 0, 0.1},
+      {"FarBelowZeroWindowOnEarlierKeys", 2, 1, 16, {{0, 70, 4, 64, false, 100, 80}}, -110, 0, 0.1},
+      {"FarBelowZeroStridedRows",
+       4,
+       2,
+       16,
+       {{0, 96, 0, 96, true}, {96, 64, 96, 64, true}},
+       -110,
+       24,
+       0.1},
+      {"HalfTiles", 4, 2, 32, Documents({64, 64, 192, 1, 64, 320})},
+      {"SharedHalfTile", 4, 2, 16, {{0, 60, 3, 64, false}, {80, 64, 3, 64, true}}},
   };
 }
 

@@ -54,6 +54,7 @@ TEST_P(GpuTransportTest, StagedConforms) {
         [&](Transport& host, Device& device) {
           const std::unique_ptr<Transport> transport =
               MakeStagedTransport(host, device, {.piece_bytes = piece_bytes});
+          EXPECT_EQ(transport->Bf16SumType(DeviceKind::kCuda), DType::kF32);
           return CheckTransport(*transport, device, {.seed = 6});
         },
         OnOneGpu());
@@ -73,6 +74,8 @@ TEST_P(GpuTransportTest, NcclConforms) {
         const absl::StatusOr<std::unique_ptr<Transport>> transport =
             OpenNcclTransport(host, device);
         if (!transport.ok()) return transport.status();
+        EXPECT_EQ((*transport)->Bf16SumType(DeviceKind::kCuda), DType::kBF16);
+        EXPECT_EQ((*transport)->Bf16SumType(DeviceKind::kCpu), DType::kF32);
         return CheckTransport(**transport, device,
                               {.rank_order = false, .sizes_checked = false, .seed = 7});
       },

@@ -101,6 +101,46 @@ TEST_P(GemmTest, EmptyResultTouchesNothing) {
   EXPECT_EQ(guard, 3);
 }
 
+// As a rank without tokens has it: the epilogue remains.
+TEST_P(GemmTest, EpiloguesOfAnEmptySum) {
+  auto device = Device::OpenCpu(GetParam());
+  Stream stream = device->CreateStream("test");
+  float none = 0;
+  const TensorView a = TensorView::Of(&none, {2, 0}), b = TensorView::Of(&none, {0, 3});
+  std::vector<float> bias = {-2, 0, 3}, pre(6, 7), hidden(6, 7), gradient(6, 7), dbias = {1, 2, 3};
+  const TensorView pre_view = TensorView::Of(pre.data(), {2, 3});
+  Gemm(Transpose::kNo, Transpose::kNo, 1, a, b, 0, TensorView::Of(hidden.data(), {2, 3}), stream,
+       Epilogue::BiasGelu(TensorView::Of(bias.data(), {3}), pre_view));
+  Gemm(Transpose::kNo, Transpose::kNo, 1, a, b, 0, TensorView::Of(gradient.data(), {2, 3}), stream,
+       Epilogue::GeluGradient(pre_view));
+  std::vector<float> kept = {1, 2, 3, 4, 5, 6};
+  Gemm(Transpose::kNo, Transpose::kNo, 1, a, b, 1, TensorView::Of(kept.data(), {2, 3}), stream,
+       Epilogue::BiasGradient(TensorView::Of(dbias.data(), {3})));
+  Gemm(Transpose::kNo, Transpose::kNo, 1, a, b, 1, TensorView::Of(kept.data(), {2, 3}), stream,
+       Epilogue::Bias(TensorView()));
+  ASSERT_TRUE(stream.Synchronize().ok());
+  EXPECT_EQ(pre, (std::vector<float>{-2, 0, 3, -2, 0, 3}));
+  EXPECT_NEAR(hidden[0], -0.0454023, 1e-6);
+  EXPECT_EQ(hidden[1], 0);
+  EXPECT_NEAR(hidden[5], 2.9963627, 1e-6);
+  EXPECT_EQ(gradient, std::vector<float>(6, 0.0f));
+  EXPECT_EQ(kept, (std::vector<float>{1, 2, 3, 4, 5, 6}));
+  EXPECT_EQ(dbias, (std::vector<float>{1, 2, 3}));
+}
+
+// Without a row of c there is still a gradient.
+TEST_P(GemmTest, BiasGradientOfAnEmptyResult) {
+  auto device = Device::OpenCpu(GetParam());
+  Stream stream = device->CreateStream("test");
+  float none = 0;
+  std::vector<float> b = {1, 2, 3, 4, 5, 6}, dbias = {10, 20, 30};
+  Gemm(Transpose::kYes, Transpose::kNo, 1, TensorView::Of(&none, {2, 0}),
+       TensorView::Of(b.data(), {2, 3}), 1, TensorView::Of(&none, {0, 3}), stream,
+       Epilogue::BiasGradient(TensorView::Of(dbias.data(), {3})));
+  ASSERT_TRUE(stream.Synchronize().ok());
+  EXPECT_EQ(dbias, (std::vector<float>{15, 27, 39}));
+}
+
 INSTANTIATE_TEST_SUITE_P(Threads, GemmTest, testing::Values(1, 3));
 
 // Ranks of one process call BLAS at the same time.
@@ -134,6 +174,23 @@ TEST(GemmDeathTest, RefusesShapesThatDoNotMatch) {
   EXPECT_DEATH(Gemm(Transpose::kNo, Transpose::kNo, 1, TensorView::Of(x.data(), {4, 4}),
                     TensorView::Of(x.data(), {5, 4}), 0, TensorView::Of(x.data(), {4, 4}), stream),
                "inner dimension");
+}
+
+TEST(GemmDeathTest, RefusesEpiloguesThatDoNotMatch) {
+  auto device = Device::OpenCpu(1);
+  Stream stream = device->CreateStream("test");
+  std::vector<float> x(64, 0);
+  const TensorView square = TensorView::Of(x.data(), {4, 4});
+  const auto product = [&](const Epilogue& epilogue, float beta = 0,
+                           Transpose transpose_b = Transpose::kNo) {
+    Gemm(Transpose::kNo, transpose_b, 1, square, square, beta, square, stream, epilogue);
+  };
+  const TensorView row = TensorView::Of(x.data(), {4}), long_row = TensorView::Of(x.data(), {5});
+  EXPECT_DEATH(product(Epilogue::Bias(long_row)), "an element of c's dtype for each column of c");
+  EXPECT_DEATH(product(Epilogue::GeluGradient(TensorView::Of(x.data(), {4, 5}))), "shaped like c");
+  EXPECT_DEATH(product(Epilogue::BiasGelu(row, square), 1), "does not add to c");
+  EXPECT_DEATH(product(Epilogue::BiasGradient(long_row)), "an element for each column of b");
+  EXPECT_DEATH(product(Epilogue::BiasGradient(row), 1, Transpose::kYes), "rows of a plain b");
 }
 
 }  // namespace

@@ -81,7 +81,9 @@ inline std::ostream& operator<<(std::ostream& out, const OperatorCase& c) { retu
 
 // The table, f32.
 std::vector<OperatorCase> OperatorCases();
-// The same, and cases with bf16 operands.
+// The part of it that is matrix products (matrix_product_cases.cc).
+std::vector<OperatorCase> MatrixProductCases();
+// The table, and cases with bf16 operands.
 std::vector<OperatorCase> GpuOperatorCases();
 
 // What a result may differ by: a bf16 one was rounded, to 8 bits.

@@ -85,6 +85,18 @@ for family in llama gpt2; do
     fail "another number of layers"
   grep -q 'model.layers = 2 (here 3)' err.txt || fail "the difference is not named"
 done
+# A model of several files: whole again through the command, and the beginning of a run.
+wide=(--set model.width=256 --set model.ffn=680 --set run.steps=1)
+run train run.toml --set run.name=wide "${wide[@]}" || fail "train wide"
+run checkpoint export runs/wide --out wide-model || fail "export in one file"
+run checkpoint export runs/wide --out wide-shards --shard 1 || fail "export in shards"
+[[ -s wide-shards/model.safetensors.index.json && ! -e wide-shards/model.safetensors ]] || fail "no index of shards"
+[[ $(compgen -G 'wide-shards/model-*.safetensors' | wc -l) -ge 3 ]] || fail "few shards"
+run checkpoint import wide-shards --out runs/wide-imported || fail "import of shards"
+run checkpoint export runs/wide-imported --out wide-again || fail "export of imported shards"
+cmp wide-model/model.safetensors wide-again/model.safetensors || fail "shards, and back"
+run train run.toml --set run.name=wide-more --set 'model.init="wide-shards"' "${wide[@]}" || fail "model.init from shards"
+
 # A run that is killed leaves steps in memory that the checkpoint directory does not have.
 mkdir memory
 "$longspan" train run.toml --ranks 2 --set run.name=killed --set run.steps=100000 --set checkpoint.interval=50000 \
@@ -102,8 +114,10 @@ run checkpoint verify runs/killed || fail "verify of a step that only a tier has
 expect "$(basename "$tier"): every byte verified" "verify of a tier"
 run checkpoint show runs/killed || fail "show of a tier"
 expect "^step [0-9]* of run \"killed\"" "show of a tier"
+echo words >runs/killed/tokenizer.model
 run checkpoint export runs/killed --out killed-model || fail "export from a tier"
 [[ -s killed-model/model.safetensors ]] || fail "export from a tier: files"
+cmp runs/killed/tokenizer.model killed-model/tokenizer.model || fail "export from a tier: the run's tokenizer"
 run checkpoint diff "$tier" runs/killed || fail "diff of a tier's step with itself"
 run checkpoint diff "$tier" runs/llama && fail "diff of a tier's step with another run"
 expect "elements differ, by" "diff of a tier"
@@ -114,7 +128,9 @@ run checkpoint verify runs/killed || fail "verify of some files"
 expect "1 of 2 files verified; not on this node: rank-00001.h5" "verify of some files"
 run checkpoint verify "$tier" || fail "verify of a directory with some files"
 run checkpoint export runs/killed --out killed-again && fail "export of half a model"
-grep -q "rank-00001.h5 is on other nodes" err.txt || fail "the missing file is not named"
+grep -q "rank-00001.h5 is not in any place that is left.*under mpirun, a rank on each" err.txt || fail "the missing file is not named"
+run checkpoint diff "$tier" runs/killed && fail "diff of half a model"
+grep -q "rank-00001.h5 is not in any place" err.txt || fail "diff does not name the missing file"
 printf x | dd of="$tier/rank-00000.h5" bs=1 seek=5000 conv=notrunc 2>/dev/null
 run checkpoint verify runs/killed && fail "a damaged file of a tier verifies"
 grep -q "rank-00000.h5: bytes" err.txt || fail "the damage is not named"

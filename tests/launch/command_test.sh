@@ -74,6 +74,12 @@ accepts "$longspan" checkpoint list runs/first --json
 accepts "$longspan" checkpoint verify runs/first
 accepts "$longspan" config show good.toml --json
 accepts "$longspan" train good.toml --dry-run --ranks 8 --json
+gradient_bytes() { sed -n 's/.*"gradient_bytes_per_rank_per_step": *\([0-9]*\).*/\1/p' out.txt; }
+wide=$(gradient_bytes)
+accepts "$longspan" train good.toml --dry-run --ranks 8 --json --set optimizer.wire=bf16
+# Gradients in half their bytes; parameters travel as before.
+[[ -n "$wide" && $(($(gradient_bytes) * 4)) -eq $((wide * 3)) ]] ||
+  { echo "FAILED: gradients of $wide bytes, as bf16 $(gradient_bytes)"; failures=$((failures + 1)); }
 
 accepts "$longspan" simulate --mix github,equal --ranks 8,64 --context 64K,256K --batches 2 --jitter 0.05 --json --svg plot.svg
 # A sequence of 256K fits nowhere on 8 ranks: said in the rows of the four policies, and the others have results.
@@ -88,6 +94,8 @@ refuses 'unknown mix "gihub"; there is: byted' "$longspan" simulate --mix gihub
 refuses 'unknown policy "fast"; there is: skyline' "$longspan" simulate --policy fast
 refuses '--context 1X: it must be a number of tokens' "$longspan" simulate --context 1X
 refuses '--ranks' "$longspan" simulate --ranks 0
+refuses '--gradient-wire' "$longspan" simulate --gradient-wire fp8
+accepts "$longspan" simulate --policy static --ranks 64 --batches 1 --gradient-wire bf16
 refuses 'must be even' "$longspan" simulate --micro-batch-tokens 8191
 refuses '0 tokens a batch' "$longspan" simulate --tokens 0
 refuses '0 pipeline stages' "$longspan" simulate --stages 0

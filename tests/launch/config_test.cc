@@ -87,6 +87,7 @@ TEST(ConfigTest, WrongValuesSayWhatIsNeeded) {
             std::string::npos)
       << ErrorOf("[run]\nsteps = \"many\"\n");
   EXPECT_NE(ErrorOf("[run]\nsteps = 0\n").find("at least 1"), std::string::npos);
+  EXPECT_NE(ErrorOf("[run]\nnccl_timeout = 0\n").find("at least 1"), std::string::npos);
   EXPECT_NE(ErrorOf("[batch]\nmicro_batch_tokens = 4097\n").find("even"), std::string::npos);
   EXPECT_NE(ErrorOf("[model]\nfamily = \"bert\"\n").find("llama, gpt2"), std::string::npos);
   EXPECT_NE(ErrorOf("[data]\nsources = [{ file = \"x\" }]\n").find("entries are path and weight"),
@@ -120,15 +121,33 @@ TEST(ConfigTest, HeadsAreSplitByItselfOrByANumber) {
   }
 }
 
+TEST(ConfigTest, GradientsTravelAsF32OrBf16) {
+  EXPECT_EQ(ParseConfig("", "", {})->values.optimizer.wire, "f32");
+  const absl::StatusOr<LoadedConfig> config = ParseConfig("", "", {"optimizer.wire=bf16"});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->values.optimizer.wire, "bf16");
+  for (const ConfigEntry& entry : config->entries) {
+    if (entry.key == "optimizer.wire") {
+      EXPECT_FALSE(entry.fixed) << "a resume may change it";
+    }
+  }
+  const std::string error = ErrorOf("[optimizer]\nwire = \"fp8\"\n");
+  EXPECT_NE(error.find("my.toml:2: optimizer.wire"), std::string::npos) << error;
+  EXPECT_NE(error.find("f32, bf16"), std::string::npos) << error;
+}
+
 TEST(ConfigTest, Parity) {
   const absl::StatusOr<LoadedConfig> config =
       ParseConfig("", "", {"checkpoint.memory_erasure=4+1"});
   ASSERT_TRUE(config.ok()) << config.status().ToString();
   EXPECT_EQ(config->values.checkpoint.memory.erasure, "4+1");
   EXPECT_EQ(config->values.checkpoint.local.erasure, "");
-  EXPECT_NE(ErrorOf("[checkpoint]\nmemory_erasure = \"5\"\n").find("\"4+1\" is wanted"),
-            std::string::npos)
-      << ErrorOf("[checkpoint]\nmemory_erasure = \"5\"\n");
+  for (const std::string key : {"memory_erasure", "local_erasure"}) {
+    const std::string error = ErrorOf("[checkpoint]\n" + key + " = \"4-1\"\n");
+    EXPECT_NE(error.find("checkpoint." + key + " = '4-1': \"4+1\" is wanted"), std::string::npos)
+        << error;
+    EXPECT_EQ(error.find("4-1"), error.rfind("4-1")) << "said twice: " << error;
+  }
 }
 
 TEST(ConfigTest, ScheduleKeys) {

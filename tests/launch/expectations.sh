@@ -1,5 +1,7 @@
 # What tests of the command line expect of a command; to be sourced. Works in a folder of its own, removed at the end;
 # counts what went otherwise in $failures.
+# shellcheck source=tests/mpi/bounded.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../mpi/bounded.sh"
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
@@ -9,7 +11,7 @@ failures=0
 refuses() {
   local text=$1 status=0
   shift
-  timeout 20 "$@" >out.txt 2>err.txt || status=$?
+  bounded 20 "$@" >out.txt 2>err.txt || status=$?
   if [[ $status -eq 0 || $status -eq 124 ]]; then
     echo "FAILED: status $status instead of an error: $*"; cat err.txt; failures=$((failures + 1))
   elif ! grep -qF -- "$text" err.txt out.txt; then
@@ -20,7 +22,7 @@ refuses() {
 }
 
 accepts() {
-  if ! timeout 60 "$@" >out.txt 2>err.txt; then
+  if ! bounded 60 "$@" >out.txt 2>err.txt; then
     echo "FAILED: $*"; cat out.txt err.txt; failures=$((failures + 1))
   fi
 }

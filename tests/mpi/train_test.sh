@@ -79,6 +79,15 @@ case $mode in
     # The same job as threads of one process.
     timeout 100 "$longspan" train run.toml --ranks 3 --set run.name=threads --set batch.micro_batch_tokens=700 2>err.txt || fail threads
     [[ "$(losses threads)" == "$(losses r3)" ]] || fail "threads and processes differ"
+    # Gradients that travel as bf16: near, and alike on threads and processes.
+    mpi 3 --set run.name=r3-bf16 --set batch.micro_batch_tokens=700 --set optimizer.wire=bf16 2>err.txt || fail "bf16 gradients"
+    paste -d ' ' <(losses r3) <(losses r3-bf16) | awk '
+      { d = $2 - $4; if (d < 0) d = -d; if (NF != 4 || d > 5e-3 * $2) { print "step " $1 ": " $2 " and " $4; bad = 1 } }
+      END { exit bad || NR != 30 }' || fail "losses with bf16 gradients"
+    [[ "$(losses r3-bf16)" != "$(losses r3)" ]] || fail "optimizer.wire = bf16 changes nothing"
+    timeout 100 "$longspan" train run.toml --ranks 3 --set run.name=threads-bf16 --set batch.micro_batch_tokens=700 \
+      --set optimizer.wire=bf16 2>err.txt || fail "threads, bf16 gradients"
+    [[ "$(losses threads-bf16)" == "$(losses r3-bf16)" ]] || fail "threads and processes differ with bf16 gradients"
     # State of four ranks goes on with two.
     mpi 4 --set run.name=fewer --set batch.micro_batch_tokens=600 --stop-after 12 2>err.txt || fail "first part"
     mpi 2 --set run.name=fewer --set batch.micro_batch_tokens=1100 --resume auto 2>err.txt || fail "on fewer ranks"
@@ -150,6 +159,22 @@ case $mode in
       [[ "$(state_hash "$name")" == "$(state_hash whole)" ]] || fail "the state of $name differs"
     }
 
+    # export_model RUN [COMMAND...]: into model, by a command that starts the program; which step it is of.
+    export_model() {
+      rm -rf model
+      "${@:2}" "$longspan" checkpoint export "$1" --out model >out.txt 2>err.txt || fail "export of $1"
+      step=$(sed -n 's/^model: the model of step //p' out.txt)
+      [[ "$step" -ge 1 ]] || fail "export of $1: step '$step'"
+    }
+    # same_model RUN OTHER [COMMAND...]: model is that of OTHER, whose state is that of RUN.
+    same_model() {
+      rm -rf other-model
+      "$longspan" checkpoint export "runs/$2" --out other-model >/dev/null 2>err.txt || fail "export of $2"
+      cmp model/model.safetensors other-model/model.safetensors || fail "the models of $1 and $2 differ"
+      "${@:3}" "$longspan" checkpoint diff "runs/$1" "runs/$2" >out.txt 2>err.txt || { cat out.txt; fail "$1 and $2 differ"; }
+      grep -q '^the same' out.txt || { cat out.txt; fail "diff of $1 and $2"; }
+    }
+
     name=crashed
     mpi 2 --set "run.name=$name" "${common[@]}" "${tier[@]}" 2>err.txt &
     job=$!
@@ -187,6 +212,14 @@ case $mode in
           "$longspan" checkpoint list "runs/$name" >list.txt 2>err.txt || fail "list"
           grep -q 'memory (1 of 2 files and 1 of parity on this node): ' list.txt || { cat list.txt; fail "list does not show parity"; }
         fi
+        # What is left on this node is all that the command needs.
+        export_model "runs/$name"
+        [[ "$protection" == *partner* ]] || grep -q 'rank-00001.h5 was computed from parity' err.txt ||
+          fail "export: no word about parity"
+        mpi 2 --set "run.name=until-$name" "${common[@]}" --stop-after "$step" 2>err.txt || fail "until step $step"
+        same_model "$name" "until-$name"
+        "$longspan" checkpoint diff "runs/$name" runs/whole >out.txt 2>err.txt && fail "diff of step $step and the last"
+        grep -q 'elements differ, by' out.txt || fail "diff after a node was lost ($protection)"
         two_nodes --set "run.name=$name" "${common[@]}" "${tier[@]}" --set "checkpoint.$protection" --resume auto 2>err.txt ||
           fail "resume after a node was lost ($protection)"
         grep -q 'resumed from memory of 1 node (step' err.txt || fail "not resumed from memory ($protection)"
@@ -195,6 +228,55 @@ case $mode in
         fi
         same_as_whole
       done
+      two_nodes --set run.name=few-nodes "${common[@]}" "${tier[@]}" --set 'checkpoint.memory_erasure="4+1"' --stop-after 2 \
+        2>err.txt || fail "too few nodes"
+      grep -q 'memory_erasure: "4+1" is for 5 nodes, there are 2: what protects the files takes 1 of their size' err.txt ||
+        { cat err.txt; fail "no word about too few nodes"; }
+
+      # Three nodes whose memories stay when processes end: node N's is in nodes/N.
+      cat >on_node.sh <<'SH'
+#!/bin/sh
+node=$1
+shift
+exec unshare --mount --uts sh -c 'hostname "node-$0" && mount --bind "nodes/$0" memory && exec "$@"' "$node" "$@"
+SH
+      chmod +x on_node.sh
+      mkdir -p nodes/0 nodes/1 nodes/2
+      # on_nodes "0 2" COMMAND...: a rank on each.
+      on_nodes() {
+        local command=()
+        for node in $1; do
+          [[ ${#command[@]} -eq 0 ]] || command+=(:)
+          command+=(-n 1 ./on_node.sh "$node" "${@:2}")
+        done
+        timeout 100 mpirun --oversubscribe --bind-to none "${command[@]}"
+      }
+      name=three-nodes
+      on_nodes "0 1 2" "$longspan" train run.toml --set "run.name=$name" "${common[@]}" "${tier[@]}" \
+        --set 'checkpoint.memory_erasure="2+1"' 2>err.txt &
+      job=$!
+      wait_for_steps "$name" 30
+      kill_all
+      rm -rf nodes/1/*
+      on_nodes "0 2" "$longspan" checkpoint list "runs/$name" >list.txt 2>err.txt || fail "list on two nodes"
+      for node in 0 2; do
+        grep -q "memory (1 of 3 files and 1 of parity on node-$node): " list.txt || { cat list.txt; fail "list without node $node"; }
+      done
+      [[ $(grep -c committed list.txt) -eq 1 ]] || { cat list.txt; fail "list on two nodes: one rank prints"; }
+      # A node by itself has too little; two together have enough, whichever of them writes the model.
+      ./on_node.sh 0 "$longspan" checkpoint export "runs/$name" --out model-of-one >/dev/null 2>err.txt &&
+        fail "one of three nodes exported a model"
+      grep -q 'is not in any place that is left.*under mpirun, a rank on each' err.txt || fail "no word about other nodes"
+      for nodes in "0 2" "2 0" "1 0 2"; do
+        export_model "runs/$name" on_nodes "$nodes"
+        grep -q 'rank-00001.h5 was computed from parity' err.txt || fail "export on nodes $nodes: no word about parity"
+        [[ $(grep -c . out.txt) -eq 1 ]] || { cat out.txt; fail "export on nodes $nodes: one rank prints"; }
+        [[ -d runs/until-$name ]] || on_nodes "0 1 2" "$longspan" train run.toml --set "run.name=until-$name" "${common[@]}" \
+          --stop-after "$step" 2>err.txt || fail "until step $step"
+        same_model "$name" "until-$name" on_nodes "$nodes"
+      done
+      on_nodes "0 2" "$longspan" checkpoint export "runs/$name" --out model >out.txt 2>err.txt && fail "export over a model"
+      [[ $(grep -c '^longspan: .*File exists' err.txt) -eq 1 ]] || { cat err.txt; fail "export over a model: one rank says so"; }
     fi
     ;;
 esac

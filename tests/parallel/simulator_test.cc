@@ -193,6 +193,14 @@ TEST(SimulatorTest, StaticMeshesAreSlowerOnLongTails) {
   EXPECT_GE(seconds("bytescale"), skyline);
 }
 
+TEST(SimulatorTest, GradientsOfHalfTheBytesTravelInHalfTheTime) {
+  const UpdateModel f32 = AnalyticUpdateModel(1e9, 1e10), bf16 = AnalyticUpdateModel(1e9, 1e10, 2);
+  EXPECT_EQ(f32.gradient_bytes, 4e9);
+  EXPECT_EQ(bf16.gradient_bytes, 2e9);
+  EXPECT_EQ(bf16.parameter_bytes, f32.parameter_bytes);
+  EXPECT_EQ(bf16.optimizer_seconds, f32.optimizer_seconds);
+}
+
 TEST(SimulatorTest, SaysWhatIsOutOfRange) {
   const PlanOutline outline = WholeSequences({{0}});
   const auto message = [&](const SimulationRequest& request) {

@@ -1,5 +1,6 @@
 #include "transport_conformance.h"
 
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <cstring>
@@ -261,6 +262,56 @@ absl::Status CheckPartitioned(Transport& transport, Stream& stream, int64_t part
   return absl::OkStatus();
 }
 
+uint16_t ToBf16(double value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(static_cast<float>(value));
+  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+float FromBf16(uint16_t value) { return std::bit_cast<float>(uint32_t{value} << 16); }
+
+// What rank `rank` has at `i`, of either sign.
+double SignedValue(int rank, int round, int64_t i) {
+  return (i + rank) % 3 == 0 ? -Value(rank, round, i) : Value(rank, round, i);
+}
+
+// Gradients that travel as bf16: near the sum of what they were rounded from, in FP64, and where
+// the transport adds up in f32, the bits of rank order.
+absl::Status CheckBf16Reduction(Transport& transport, Stream& stream, int64_t part, int round) {
+  const int rank = transport.rank(), size = transport.size();
+  std::vector<uint16_t> rounded(part * size);
+  for (int64_t i = 0; i < part * size; ++i) rounded[i] = ToBf16(SignedValue(rank, round, i));
+  const OnDevice<uint16_t> held(stream.device(), rounded);
+  const OnDevice<float> apart(stream.device(), std::vector<float>(part, std::nanf("")));
+  const TensorView input(held.View().raw(), DType::kBF16, {part * size});
+  const bool widened = transport.Bf16SumType(stream.kind()) == DType::kF32;
+  transport.ReduceScatterSum(
+      input, widened ? apart.View() : input.Slice(0, rank * part, (rank + 1) * part), stream);
+  RETURN_IF_ERROR(stream.Synchronize());
+  std::vector<float> got = apart.Values();
+  if (!widened) {
+    const std::vector<uint16_t> sums = held.Values();
+    for (int64_t i = 0; i < part; ++i) got[i] = FromBf16(sums[rank * part + i]);
+  }
+  for (int64_t i = 0; i < part; ++i) {
+    double exact = 0, magnitude = 0;
+    float in_rank_order = 0;
+    for (int each = 0; each < size; ++each) {
+      const double value = SignedValue(each, round, rank * part + i);
+      exact += value;
+      magnitude += std::abs(value);
+      const float sent = FromBf16(ToBf16(value));
+      in_rank_order = each == 0 ? sent : in_rank_order + sent;
+    }
+    EXPECT_THAT_OR_RETURN(!widened || got[i] == in_rank_order, "bf16 sum ", i, " of ", part, ": ",
+                          got[i], ", in rank order ", in_rank_order);
+    // Half a unit in the last of 8 bits for what each rank sent and, where sums are bf16, for every
+    // addition; f32's own rounding is far below.
+    const double bound = std::ldexp(widened ? 1.001 : 1.02 * size, -8) * magnitude;
+    EXPECT_THAT_OR_RETURN(std::abs(got[i] - exact) <= bound, "bf16 sum ", i, " of ", part, ": ",
+                          got[i], ", not ", exact);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckCollectives(Transport& transport, Device& device, bool bits) {
   Stream stream = device.CreateStream("collectives");
   int round = 0;
@@ -272,6 +323,7 @@ absl::Status CheckCollectives(Transport& transport, Device& device, bool bits) {
     for (bool in_place : {false, true}) {
       RETURN_IF_ERROR(CheckPartitioned(transport, stream, part, in_place, round++, bits));
     }
+    RETURN_IF_ERROR(CheckBf16Reduction(transport, stream, part, round++));
   }
   return absl::OkStatus();
 }

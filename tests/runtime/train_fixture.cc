@@ -36,6 +36,7 @@ absl::Status TrainFixture::TrainOn(int ranks, const std::string& name, const std
   request.resume = resume;
   request.stop_after = stop_after;
   request.stop_requested = stop;
+  request.trace = trace_;
   absl::Status agreed;
   RankThreadOptions options;
   options.timeout = absl::Seconds(100);

@@ -15,6 +15,7 @@
 #include "gtest/gtest.h"
 #include "kernels/device/stream.h"
 #include "parallel/transport/transport.h"
+#include "runtime/trace/run_trace.h"
 #include "runtime/train/run_config.h"
 #include "temporary_directory.h"
 
@@ -42,6 +43,8 @@ class TrainFixture : public testing::Test {
   std::function<absl::StatusOr<std::unique_ptr<Device>>(int rank)> open_device_;
   // What training gets for each rank's transport; by default that itself.
   std::function<std::unique_ptr<Transport>(Transport& transport, Device& device)> wrap_;
+
+  TraceOptions trace_;  // by default none
 
   TemporaryDirectory directory_;
   const std::string corpus_;

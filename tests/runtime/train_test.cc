@@ -3,15 +3,19 @@
 #include "runtime/train/trainer.h"
 
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <map>
+#include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
+#include "../faults/faulty_transport.h"
 #include "corpus.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
@@ -40,6 +44,11 @@ class TrainTest : public TrainFixture {
       hashes[object["step"]] = object["state_hash"].dump();
     }
     return hashes;
+  }
+
+  std::string LogOf(const std::string& name) const {
+    std::ifstream log(Folder(name) + "/log.txt");
+    return {std::istreambuf_iterator<char>(log), std::istreambuf_iterator<char>()};
   }
 };
 
@@ -88,6 +97,106 @@ TEST_F(TrainTest, AWindowAndABf16WireAgreeOnAnyRanks) {
   for (const auto& [step, loss] : Losses("bf16"))
     EXPECT_NEAR(loss, all.at(step), 5e-3 * loss) << "bf16, step " << step;
   EXPECT_NE(Losses("bf16").at(10), all.at(10));
+}
+
+// Counts what goes into the sums of gradients.
+class CountingTransport : public Transport {
+ public:
+  CountingTransport(Transport& inner, std::atomic<int64_t>& bytes) : inner_(inner), bytes_(bytes) {}
+
+  void ReduceScatterSum(TensorView input, TensorView output, Stream& stream) override {
+    bytes_ += input.bytes();
+    inner_.ReduceScatterSum(input, output, stream);
+  }
+
+  int rank() const override { return inner_.rank(); }
+  int size() const override { return inner_.size(); }
+  int ranks_on_node() const override { return inner_.ranks_on_node(); }
+  int rank_on_node() const override { return inner_.rank_on_node(); }
+  std::string name() const override { return inner_.name(); }
+  Event Exchange(std::vector<Message> sends, std::vector<Message> receives,
+                 Stream& stream) override {
+    return inner_.Exchange(std::move(sends), std::move(receives), stream);
+  }
+  void AllReduceSum(TensorView tensor, Stream& stream) override {
+    inner_.AllReduceSum(tensor, stream);
+  }
+  DType Bf16SumType(DeviceKind kind) const override { return inner_.Bf16SumType(kind); }
+  void AllGather(TensorView input, TensorView output, Stream& stream) override {
+    inner_.AllGather(input, output, stream);
+  }
+  absl::StatusOr<std::vector<std::string>> AllGatherBytes(std::string_view bytes) override {
+    return inner_.AllGatherBytes(bytes);
+  }
+  absl::StatusOr<std::string> BroadcastBytes(std::string_view bytes, int root) override {
+    return inner_.BroadcastBytes(bytes, root);
+  }
+  absl::Status Barrier() override { return inner_.Barrier(); }
+  absl::Status SendTagged(int peer, std::string_view tag, std::string_view bytes) override {
+    return inner_.SendTagged(peer, tag, bytes);
+  }
+  absl::StatusOr<std::string> ReceiveTagged(int peer, std::string_view tag,
+                                            absl::Duration timeout) override {
+    return inner_.ReceiveTagged(peer, tag, timeout);
+  }
+  void DropTagged(std::string_view prefix) override { inner_.DropTagged(prefix); }
+  void Abort(const std::string& reason) override { inner_.Abort(reason); }
+  int64_t exchanged_bytes() const override { return inner_.exchanged_bytes(); }
+
+ private:
+  Transport& inner_;
+  std::atomic<int64_t>& bytes_;
+};
+
+TEST_F(TrainTest, Bf16GradientsTravelInHalfTheBytesAndTrainAlike) {
+  config_.run.steps = 10;
+  config_.schedule.warmup = 0;
+  std::atomic<int64_t> bytes = 0;
+  wrap_ = [&](Transport& transport, Device&) {
+    return std::make_unique<CountingTransport>(transport, bytes);
+  };
+  for (const auto& [ranks, capacity] : std::map<int, int64_t>{{1, 300}, {2, 160}, {3, 128}}) {
+    const std::string of = " of " + std::to_string(ranks);
+    config_.batch.micro_batch_tokens = capacity;
+    config_.optimizer.wire = "f32";
+    ASSERT_TRUE(TrainOn(ranks, "f32" + of).ok());
+    const int64_t wide = bytes.exchange(0);
+    config_.optimizer.wire = "bf16";
+    ASSERT_TRUE(TrainOn(ranks, "bf16" + of).ok());
+    const int64_t narrow = bytes.exchange(0);
+    const std::map<int64_t, double> exact = Losses("f32" + of), losses = Losses("bf16" + of);
+    ASSERT_EQ(losses.size(), 10u);
+    if (ranks == 1) {
+      EXPECT_EQ(losses, exact) << "nothing travels, nothing is rounded";
+      continue;
+    }
+    EXPECT_EQ(2 * narrow, wide);
+    EXPECT_NE(losses.at(10), exact.at(10));
+    for (const auto& [step, loss] : exact)
+      EXPECT_NEAR(losses.at(step), loss, 5e-3 * loss) << ranks << " ranks, step " << step;
+    // The norm is taken of what was summed, in FP32.
+    const std::map<int64_t, double> norms = Losses("f32" + of, "gradient_norm");
+    for (const auto& [step, norm] : Losses("bf16" + of, "gradient_norm"))
+      EXPECT_NEAR(norm, norms.at(step), 2e-2 * norm) << ranks << " ranks, step " << step;
+  }
+}
+
+TEST_F(TrainTest, AResumeMayChangeWhatGradientsTravelAs) {
+  config_.run.steps = 6;
+  config_.batch.micro_batch_tokens = 160;
+  config_.checkpoint.interval.steps = 3;
+  config_.optimizer.wire = "bf16";
+  ASSERT_TRUE(TrainOn(2, "whole").ok());
+  ASSERT_TRUE(TrainOn(2, "parts", "", /*stop_after=*/3).ok());
+  ASSERT_TRUE(TrainOn(2, "parts", "auto").ok());
+  EXPECT_EQ(Losses("parts"), Losses("whole"));
+  EXPECT_EQ(StateHashes("parts").at(6), StateHashes("whole").at(6));
+  // The checkpoint has nothing of it.
+  ASSERT_TRUE(TrainOn(2, "changed", "", /*stop_after=*/3).ok());
+  config_.optimizer.wire = "f32";
+  ASSERT_TRUE(TrainOn(2, "changed", "auto").ok());
+  for (const auto& [step, loss] : Losses("whole"))
+    EXPECT_NEAR(Losses("changed").at(step), loss, 5e-3 * loss) << "step " << step;
 }
 
 TEST_F(TrainTest, SplitHeadsAgreeWithARingAlone) {
@@ -206,10 +315,110 @@ TEST_F(TrainTest, AnAutomaticIntervalSavesAfterTheFirstStepAndAtTheEnd) {
   const std::map<int64_t, double> checked = Losses("auto", "checked_sums");
   EXPECT_EQ(checked.at(1), 3);
   EXPECT_EQ(checked.at(6), 3);
-  std::ifstream log(Folder("auto") + "/log.txt");
-  const std::string text((std::istreambuf_iterator<char>(log)), std::istreambuf_iterator<char>());
+  const std::string text = LogOf("auto");
   EXPECT_NE(text.find("checkpoint.interval \"auto\": a save every"), std::string::npos) << text;
   EXPECT_NE(text.find("time between failures"), std::string::npos) << text;
+}
+
+TEST_F(TrainTest, AnIntervalInSeconds) {
+  config_.run.steps = 6;
+  config_.checkpoint.keep_last = 100;
+  config_.checkpoint.interval = {0, 1e-9, false};
+  ASSERT_TRUE(TrainOn(2, "often").ok());
+  EXPECT_EQ(StateHashes("often").size(), 6u);
+  config_.checkpoint.interval = {0, 1e6, false};
+  ASSERT_TRUE(TrainOn(2, "seldom").ok());
+  const std::map<int64_t, std::string> seldom = StateHashes("seldom");
+  EXPECT_EQ(seldom.size(), 1u);
+  EXPECT_TRUE(seldom.count(6)) << "the last state";
+}
+
+TEST_F(TrainTest, StepsBesideASaveAreComparedWithOthers) {
+  config_.run.steps = 12;
+  config_.metrics.evaluate_every = 0;
+  config_.checkpoint.interval.steps = 3;
+  std::filesystem::create_directory(directory_.path() + "/memory");
+  config_.checkpoint.memory.directory = directory_.path() + "/memory";
+  config_.checkpoint.memory.interval.steps = 6;
+  ASSERT_TRUE(TrainOn(2, "beside").ok());
+  // The last save has no step beside it.
+  const std::map<int64_t, double> slow_down = Losses("beside", "slow_down");
+  EXPECT_EQ(slow_down.size(), 3u);
+  const std::map<int64_t, double> beside = Losses("beside", "step_seconds_beside");
+  const std::map<int64_t, double> alone = Losses("beside", "step_seconds_alone");
+  for (const int64_t step : {3, 6, 9}) {
+    ASSERT_TRUE(slow_down.count(step)) << step;
+    EXPECT_GT(beside.at(step), 0);
+    EXPECT_NEAR(slow_down.at(step), beside.at(step) / alone.at(step) - 1, 1e-9);
+  }
+  const std::string log = LogOf("beside");
+  const size_t shared = log.find("checkpoints: 4 saved");
+  ASSERT_NE(shared, std::string::npos) << log;
+  EXPECT_NE(log.find("; steps beside saves took ", shared), std::string::npos) << log;
+  EXPECT_NE(log.find("in memory: checkpoints: "), std::string::npos) << log;
+}
+
+// Votes that come late make every save longer than a step.
+TEST_F(TrainTest, SavesThatAreSlowerThanTheirIntervalAreToldOf) {
+  config_.run.steps = 3;
+  config_.checkpoint.interval.steps = 1;
+  config_.checkpoint.in_flight = 1;
+  wrap_ = [](Transport& transport, Device&) {
+    return std::make_unique<FaultyTransport>(
+        transport, [](const std::string&) { return true; }, std::chrono::milliseconds(400),
+        static_cast<uint64_t>(transport.rank()));
+  };
+  ASSERT_TRUE(TrainOn(2, "waits").ok());
+  std::string log = LogOf("waits");
+  const std::string told = " waits, and training with it: 1 is under way";
+  EXPECT_NE(log.find(told), std::string::npos) << log;
+  EXPECT_EQ(log.find(told), log.rfind(told)) << "said twice: " << log;
+  EXPECT_NE(log.find("checkpoints: 3 saved"), std::string::npos) << log;
+  config_.checkpoint.when_busy = "skip";
+  ASSERT_TRUE(TrainOn(2, "skips").ok());
+  log = LogOf("skips");
+  EXPECT_NE(log.find("checkpoint of step 2 skipped: 1 is under way"), std::string::npos) << log;
+  EXPECT_EQ(log.find(told), std::string::npos) << log;
+}
+
+// Ranks as threads are on one node: what protects from the loss of one is not kept, and it is said.
+TEST_F(TrainTest, OneNodeKeepsNeitherCopiesNorParityAndSaysSo) {
+  config_.run.steps = 4;
+  config_.checkpoint.memory.interval.steps = config_.checkpoint.local.interval.steps = 1;
+  config_.checkpoint.memory.directory = config_.checkpoint.local.directory = directory_.path();
+  const absl::Status same = TrainOn(2, "same");
+  EXPECT_EQ(same.code(), absl::StatusCode::kInvalidArgument) << same;
+  EXPECT_NE(same.message().find("memory_directory and checkpoint.local_directory are the same"),
+            std::string::npos)
+      << same;
+  std::filesystem::create_directory(directory_.path() + "/disk");
+  config_.checkpoint.local.directory = directory_.path() + "/disk";
+  config_.checkpoint.memory.partner = true;
+  config_.checkpoint.local.erasure = "4+1";
+  const auto expect = [](const std::string& log, const std::string& text) {
+    EXPECT_NE(log.find(text), std::string::npos) << text << "\n" << log;
+  };
+  ASSERT_TRUE(TrainOn(2, "first").ok());
+  const std::string first = LogOf("first");
+  expect(first, "checkpoint.memory_partner: all ranks are on one node, so no copies are kept");
+  expect(
+      first,
+      "checkpoint.local_erasure: \"4+1\" is for 5 nodes, there are 1, too few to keep any parity");
+  for (const char* tier : {"memory", "local"}) {
+    expect(first, std::string("in ") + tier + ": checkpoints: ");
+  }
+
+  std::swap(config_.checkpoint.memory.partner, config_.checkpoint.local.partner);
+  std::swap(config_.checkpoint.memory.erasure, config_.checkpoint.local.erasure);
+  config_.checkpoint.memory.erasure = "1+1";
+  ASSERT_TRUE(TrainOn(2, "second").ok());
+  const std::string second = LogOf("second");
+  expect(second, "checkpoint.local_partner: all ranks are on one node, so no copies are kept");
+  expect(
+      second,
+      "checkpoint.memory_erasure: \"1+1\" is for 2 nodes, there are 1, too few to keep any parity");
+  EXPECT_EQ(second.find("each in that of another node too"), std::string::npos) << second;
+  EXPECT_EQ(second.find("with parity on other nodes"), std::string::npos) << second;
 }
 
 TEST_F(TrainTest, SavesThatFailInARowEndTheRunIfAskedTo) {
@@ -312,6 +521,19 @@ TEST_F(TrainTest, ADamagedCheckpointIsLeftForTheOneBefore) {
   ASSERT_TRUE(TrainOn(2, "damaged", "auto").ok());
   ASSERT_TRUE(TrainOn(2, "whole").ok());
   EXPECT_EQ(Losses("damaged"), Losses("whole")) << "steps 3 and 4 were made again from step 2";
+  EXPECT_NE(LogOf("damaged").find("(step 2)"), std::string::npos) << LogOf("damaged");
+}
+
+TEST_F(TrainTest, AStepWithoutACommitRecordIsNotResumed) {
+  config_.run.steps = 6;
+  config_.checkpoint.interval.steps = 2;
+  ASSERT_TRUE(TrainOn(2, "torn", "", /*stop_after=*/4).ok());
+  std::filesystem::remove(Folder("torn") + "/checkpoints/step-00000004.g0001/COMMIT");
+  ASSERT_TRUE(TrainOn(2, "torn", "auto").ok());
+  EXPECT_NE(LogOf("torn").find("(step 2)"), std::string::npos) << LogOf("torn");
+  ASSERT_TRUE(TrainOn(2, "whole").ok());
+  EXPECT_EQ(Losses("torn"), Losses("whole"));
+  EXPECT_EQ(StateHash("torn"), StateHash("whole"));
 }
 
 TEST_F(TrainTest, ALossThatIsNotFiniteStopsOrSkips) {

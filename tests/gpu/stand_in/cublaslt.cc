@@ -1,9 +1,14 @@
 // A stand-in for libcublasLt: the functions that kernels/cuda calls, on the CPU. It does what every
 // descriptor says, and refuses what the library's documentation rules out: type combinations,
-// leading dimensions, alignments that differ from those promised, algorithms of another problem.
+// leading dimensions, alignments that differ from those promised, algorithms of another problem. On
+// request it has no algorithm for an epilogue, as the real one may (cublaslt.h).
+#include "cublaslt.h"
+
 #include <cublasLt.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -25,9 +30,23 @@ struct Operation {
   cudaDataType_t scale;
   cublasOperation_t transpose_a = CUBLAS_OP_N, transpose_b = CUBLAS_OP_N;
   cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
-  const void* bias = nullptr;
+  void* bias = nullptr;
   int32_t bias_type = -1;  // as D's
+  void* aux = nullptr;
+  int64_t aux_stride = 0;
+  int32_t aux_type = -1;  // as D's
+  bool HasBias() const {
+    return epilogue == CUBLASLT_EPILOGUE_BIAS || epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS;
+  }
+  bool HasAux() const {
+    return epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS || epilogue == CUBLASLT_EPILOGUE_DGELU;
+  }
+  // The gradient of a bias is stored where a bias is read.
+  bool UsesBias() const { return HasBias() || epilogue == CUBLASLT_EPILOGUE_BGRADA; }
 };
+
+std::atomic<bool> refuses_epilogues{false};
+std::atomic<int64_t> questions{0};
 
 struct Preference {
   uint64_t workspace = 0;
@@ -38,6 +57,7 @@ struct Preference {
 struct Problem {
   uint32_t hash;
   uint32_t alignments[4];
+  uint32_t bias_alignment, aux_alignment;
   uint64_t workspace;
 };
 static_assert(sizeof(Problem) <= sizeof(cublasLtMatmulAlgo_t));
@@ -88,11 +108,15 @@ cublasStatus_t Check(const Operation& op, const Layout& a, const Layout& b, cons
   const bool narrow = a.type == CUDA_R_16BF && b.type == CUDA_R_16BF &&
                       (d.type == CUDA_R_16BF || d.type == CUDA_R_32F);
   if ((!wide && !narrow) || c.type != d.type) return CUBLAS_STATUS_NOT_SUPPORTED;
-  if (op.epilogue != CUBLASLT_EPILOGUE_DEFAULT && op.epilogue != CUBLASLT_EPILOGUE_BIAS)
-    return CUBLAS_STATUS_NOT_SUPPORTED;
-  if (op.epilogue == CUBLASLT_EPILOGUE_BIAS && op.bias_type != -1 &&
-      op.bias_type != static_cast<int32_t>(d.type)) {
-    return CUBLAS_STATUS_NOT_SUPPORTED;
+  const bool known = op.epilogue == CUBLASLT_EPILOGUE_DEFAULT || op.HasAux() || op.UsesBias();
+  const auto is_type_of_d = [&](int32_t type) {
+    return type == -1 || type == static_cast<int32_t>(d.type);
+  };
+  if (!known || (op.UsesBias() && !is_type_of_d(op.bias_type))) return CUBLAS_STATUS_NOT_SUPPORTED;
+  if (op.HasAux()) {
+    if (!is_type_of_d(op.aux_type)) return CUBLAS_STATUS_INVALID_VALUE;
+    if (op.aux_stride % 8 != 0 || op.aux_stride < static_cast<int64_t>(d.rows))
+      return CUBLAS_STATUS_INVALID_VALUE;
   }
   for (const Layout* layout : {&a, &b, &c, &d}) {
     if (layout->rows == 0 || layout->columns == 0) return CUBLAS_STATUS_INVALID_VALUE;
@@ -118,6 +142,7 @@ uint32_t HashOf(const Operation& op, const Layout& a, const Layout& b, const Lay
   add(op.transpose_a);
   add(op.transpose_b);
   add(op.epilogue);
+  add(static_cast<uint64_t>(op.HasAux() ? op.aux_stride : 0));
   for (const Layout* layout : {&a, &b, &d}) {
     add(layout->type);
     add(layout->rows);
@@ -135,6 +160,12 @@ bool OnDevice(const void* at) {
 
 bool IsAligned(const void* at, uint64_t bytes) {
   return reinterpret_cast<uintptr_t>(at) % bytes == 0;
+}
+
+// Of a pointer: 256 bytes, or less.
+uint32_t AlignmentOf(const void* at) {
+  const uintptr_t lowest = reinterpret_cast<uintptr_t>(at) & (~reinterpret_cast<uintptr_t>(at) + 1);
+  return static_cast<uint32_t>(lowest == 0 ? 256 : std::min<uintptr_t>(256, lowest));
 }
 
 struct Product {
@@ -163,6 +194,29 @@ float Dot(const float* x, const float* y, int64_t count) {
   return total;
 }
 
+// The tanh form, as the library's.
+float TanhOf(float x) { return std::tanh(0.7978845608f * (x + 0.044715f * x * x * x)); }
+float Gelu(float x) { return 0.5f * x * (1 + TanhOf(x)); }
+float GeluSlope(float x) {
+  const float t = TanhOf(x);
+  return 0.5f * (1 + t) + 0.5f * x * (1 - t * t) * 0.7978845608f * (1 + 3 * 0.044715f * x * x);
+}
+
+// What D (i, j) becomes.
+float Finished(const Product& p, float value, int64_t i, int64_t j) {
+  const int64_t aux = j * p.op.aux_stride + i;
+  if (p.op.HasBias()) value += Read(p.op.bias, p.d.type, i);
+  switch (p.op.epilogue) {
+    case CUBLASLT_EPILOGUE_GELU_AUX_BIAS:
+      Write(p.op.aux, p.d.type, aux, value);
+      return Gelu(value);
+    case CUBLASLT_EPILOGUE_DGELU:
+      return value * GeluSlope(Read(p.op.aux, p.d.type, aux));
+    default:
+      return value;
+  }
+}
+
 void Run(const Product& p) {
   const auto [m, n, k] = p.extents;
   std::vector<float> a(m * k), b(n * k);
@@ -182,15 +236,20 @@ void Run(const Product& p) {
     for (int64_t i = 0; i < m; ++i) {
       float value = p.alpha * Dot(&a[i * k], &b[j * k], k);
       if (p.beta != 0) value += p.beta * Read(p.c_data, p.c.type, p.c.OffsetOf(i, j));
-      if (p.op.epilogue == CUBLASLT_EPILOGUE_BIAS) value += Read(p.op.bias, p.d.type, i);
-      Write(p.d_data, p.d.type, p.d.OffsetOf(i, j), value);
+      Write(p.d_data, p.d.type, p.d.OffsetOf(i, j), Finished(p, value, i, j));
     }
   }
+  if (p.op.epilogue != CUBLASLT_EPILOGUE_BGRADA) return;
+  const std::vector<float> ones(k, 1.0f);
+  for (int64_t i = 0; i < m; ++i) Write(p.op.bias, p.d.type, i, Dot(&a[i * k], ones.data(), k));
 }
 
 }  // namespace
 
 extern "C" {
+
+void LongspanStandInRefuseEpilogues(bool refuses) { refuses_epilogues = refuses; }
+int64_t LongspanStandInAlgorithmQuestions() { return questions; }
 
 size_t cublasLtGetVersion() { return CUBLAS_VERSION; }
 
@@ -248,6 +307,15 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t operation,
       break;
     case CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE:
       taken = Take(op.bias_type, value, bytes);
+      break;
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER:
+      taken = Take(op.aux, value, bytes);
+      break;
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD:
+      taken = Take(op.aux_stride, value, bytes);
+      break;
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE:
+      taken = Take(op.aux_type, value, bytes);
       break;
     default:
       return CUBLAS_STATUS_NOT_SUPPORTED;
@@ -310,12 +378,17 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
                                               cublasLtMatmulHeuristicResult_t results[],
                                               int* count) {
   *count = 0;
+  ++questions;
   if (wanted < 1) return CUBLAS_STATUS_INVALID_VALUE;
   Extents extents;
   const cublasStatus_t status = Check(Of(operation), Of(a), Of(b), Of(c), Of(d), extents);
   if (status != CUBLAS_STATUS_SUCCESS) return status;
+  const Operation& op = Of(operation);
+  if (refuses_epilogues && op.epilogue != CUBLASLT_EPILOGUE_DEFAULT) return CUBLAS_STATUS_SUCCESS;
   const Preference& p = *reinterpret_cast<const Preference*>(preference);
-  Problem problem{HashOf(Of(operation), Of(a), Of(b), Of(d)), {}, p.workspace};
+  // What these pointers are now is what may be counted on.
+  Problem problem{
+      HashOf(op, Of(a), Of(b), Of(d)), {}, AlignmentOf(op.bias), AlignmentOf(op.aux), p.workspace};
   std::copy(p.alignments, p.alignments + 4, problem.alignments);
   results[0] = {};
   std::memcpy(&results[0].algo, &problem, sizeof(problem));
@@ -356,8 +429,14 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, 
   }
   if (!IsAligned(a_data, SizeOf(product->a.type)) || !IsAligned(d_data, SizeOf(product->d.type)))
     return CUBLAS_STATUS_INVALID_VALUE;
-  if (product->op.epilogue == CUBLASLT_EPILOGUE_BIAS && !OnDevice(product->op.bias))
+  const Operation& op = product->op;
+  if (op.UsesBias() && (!OnDevice(op.bias) || !IsAligned(op.bias, problem.bias_alignment)))
     return CUBLAS_STATUS_INVALID_VALUE;
+  // Whether D may lie over the auxiliary matrix is not said.
+  if (op.HasAux() &&
+      (!OnDevice(op.aux) || !IsAligned(op.aux, problem.aux_alignment) || op.aux == d_data)) {
+    return CUBLAS_STATUS_INVALID_VALUE;
+  }
   // In place, C and D are one matrix.
   if (c_data == d_data && product->c.stride != product->d.stride)
     return CUBLAS_STATUS_INVALID_VALUE;

@@ -30,6 +30,14 @@ void Fill(char* at, size_t bytes, unsigned char value) {
 
 }  // namespace
 
+size_t DeviceBytes() {
+  static const size_t bytes = [] {
+    const char* const text = std::getenv("LONGSPAN_STAND_IN_MEMORY");
+    return text == nullptr ? size_t{4} << 30 : std::strtoull(text, nullptr, 10);
+  }();
+  return bytes;
+}
+
 Memory& Memory::Get() {
   static Memory& memory = *new Memory;  // streams of other static objects may outlive it
   return memory;
@@ -38,8 +46,9 @@ Memory& Memory::Get() {
 void* Memory::Allocate(MemoryKind kind, int device, size_t bytes) {
   std::lock_guard lock(mutex_);
   if (kind == MemoryKind::kDevice) {
-    if (used_[device] + bytes > kDeviceBytes) return nullptr;
+    if (used_[device] + bytes > DeviceBytes()) return nullptr;
     used_[device] += bytes;
+    most_used_ = std::max(most_used_, used_[device]);
   }
   const size_t padded = (bytes + kGuard - 1) / kGuard * kGuard;
   char* const base = static_cast<char*>(std::aligned_alloc(kGuard, padded + 2 * kGuard));
@@ -143,6 +152,11 @@ bool Memory::Touches(const void* at, size_t bytes) {
 size_t Memory::used(int device) {
   std::lock_guard lock(mutex_);
   return used_[device];
+}
+
+size_t Memory::most_used() {
+  std::lock_guard lock(mutex_);
+  return most_used_;
 }
 
 std::string Memory::Faults() {

@@ -42,6 +42,8 @@ class Memory {
   bool Touches(const void* at, size_t bytes);
 
   size_t used(int device);
+  // The most that any device has had to give at a time.
+  size_t most_used();
   std::string Faults();
   void ClearFaults();
 
@@ -68,11 +70,13 @@ class Memory {
   std::deque<Retired> retired_;
   size_t retired_bytes_ = 0;
   std::map<int, size_t> used_;
+  size_t most_used_ = 0;
   int64_t next_ = 1;
   std::string faults_;
 };
 
-constexpr size_t kDeviceBytes = size_t{4} << 30;
+// Of each device: LONGSPAN_STAND_IN_MEMORY in the environment, else 4 GiB.
+size_t DeviceBytes();
 
 }  // namespace longspan::stand_in
 

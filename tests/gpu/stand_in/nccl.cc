@@ -1,70 +1,164 @@
-// A stand-in for libnccl: the functions that parallel/transport calls, between threads of one
-// process. Like the library it keeps one order a communicator, runs a group at its end, refuses two
-// ranks on one GPU, and needs both sides of a message; sizes that differ are errors here.
+// A stand-in for libnccl: the functions that parallel/transport calls, between threads and between
+// processes of one machine, through shared memory. Like the library it keeps one order a
+// communicator, runs a group at its end, refuses two ranks on one GPU, needs both sides of a
+// message, and waits for a rank that never comes until the communicator is aborted; sizes that
+// differ are errors here. LONGSPAN_STAND_IN_NCCL_VERSION in the environment, such as 21000: the
+// version that it pretends to be.
 #include <cuda_runtime_api.h>
+#include <fcntl.h>
 #include <nccl.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
-#include <condition_variable>
+#include <bit>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <functional>
-#include <map>
 #include <memory>
-#include <mutex>
 #include <set>
+#include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 extern "C" int LongspanStandInEnqueue(cudaStream_t stream, void (*work)(void*), void* data);
 
 namespace {
 
-size_t SizeOf(ncclDataType_t type) {
-  return type == ncclFloat64 ? 8 : type == ncclFloat32 ? 4 : type == ncclUint8 ? 1 : 0;
+constexpr size_t kChunkBytes = 64 << 10;
+constexpr int kMostRanks = 64;
+
+// What ranks share lies in memory of the system, mapped by each of them, and holds zeros at first.
+template <typename T>
+T Load(T& word) {
+  return std::atomic_ref<T>(word).load(std::memory_order_acquire);
+}
+template <typename T>
+void Store(T& word, T value) {
+  std::atomic_ref<T>(word).store(value, std::memory_order_release);
 }
 
-// A message between two ranks: both sides come to it, the receiver copies.
-struct Letter {
-  const void* from = nullptr;
-  void* to = nullptr;
-  size_t sent = 0, expected = 0;
-  bool done = false;
+// The way from one rank to another holds one piece of a message at a time.
+struct Channel {
+  uint32_t full;  // whose turn it is: the sender's at 0
+  uint32_t piece_bytes;
+  uint64_t message_bytes;  // of the message that the piece is of
+  char piece[kChunkBytes];
 };
 
-// What the ranks of one communicator share.
-struct World {
-  explicit World(int size) : ranks(size), devices(size, -1), inputs(size) {}
+struct Shared {
+  int32_t joined;
+  uint32_t failed;
+  int32_t devices[kMostRanks];
+  // Behind it a channel for each pair: [source][destination].
+};
 
-  const int ranks;
-  std::mutex mutex;
-  std::condition_variable changed;
-  std::atomic<bool> failed{false};
-  std::vector<int> devices;
-  int joined = 0;
-  // Letters under way by (source, destination), oldest first, those without one of the sides.
-  std::map<std::pair<int, int>, std::deque<std::shared_ptr<Letter>>> unsent, unreceived;
-  // The collective call that ranks meet in; each meets twice: to show its input, and when it has
-  // read the others'.
-  std::vector<const void*> inputs;
-  int64_t meetings = 0;
-  int here = 0;
+void Pause() { std::this_thread::sleep_for(std::chrono::microseconds(20)); }
 
-  // Under `lock`, until all ranks are here.
-  void Meet(std::unique_lock<std::mutex>& lock) {
-    const int64_t meeting = meetings;
-    if (++here == ranks) {
-      here = 0;
-      ++meetings;
-      changed.notify_all();
-    }
-    changed.wait(lock, [&] { return meetings != meeting; });
+// One rank's view of the communicator.
+class World {
+ public:
+  // Maps the memory of that name, as all other ranks do; nullptr where that fails.
+  static std::shared_ptr<World> Join(const char* name, int ranks, int rank, int device) {
+    const size_t bytes = sizeof(Shared) + sizeof(Channel) * ranks * ranks;
+    const int file = shm_open(name, O_RDWR | O_CREAT, 0600);
+    if (file < 0) return nullptr;
+    void* memory = MAP_FAILED;
+    if (ftruncate(file, static_cast<off_t>(bytes)) == 0)
+      memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    close(file);
+    if (memory == MAP_FAILED) return nullptr;
+    auto world = std::shared_ptr<World>(new World(memory, bytes, ranks, rank));
+    Store(world->shared_->devices[rank], device);
+    // The last one to come takes the name away: the memory goes with its mappings.
+    std::atomic_ref<int32_t> joined(world->shared_->joined);
+    if (joined.fetch_add(1) + 1 == ranks) shm_unlink(name);
+    while (joined.load() < ranks) Pause();
+    return world;
   }
+  ~World() { munmap(shared_, bytes_); }
+
+  int ranks() const { return ranks_; }
+  int rank() const { return rank_; }
+  bool failed() const { return Load(shared_->failed) != 0; }
+  // By this rank; others are to be aborted themselves.
+  bool aborted() const { return aborted_; }
+  void Abort() { aborted_ = true; }
+  bool OneGpuARank() const {
+    const std::set<int32_t> distinct(shared_->devices, shared_->devices + ranks_);
+    return static_cast<int>(distinct.size()) == ranks_;
+  }
+
+  struct Side {
+    bool send;
+    char* memory;
+    size_t bytes;
+    int peer;
+    size_t done = 0;
+  };
+
+  // Returns when all of it has been sent and received; false when sizes differ anywhere, a kernel
+  // of this rank has gone wrong, or it is aborted. Messages between two ranks go in their order.
+  bool Transfer(std::vector<Side> sides) {
+    while (!failed() && !aborted() && cudaPeekAtLastError() != cudaErrorIllegalAddress) {
+      bool moved = false, all_done = true;
+      std::set<std::pair<bool, int>> busy;
+      for (Side& side : sides) {
+        if (side.done == side.bytes) continue;
+        all_done = false;
+        if (busy.insert({side.send, side.peer}).second) moved |= Move(side);
+      }
+      if (all_done) return true;
+      if (!moved) Pause();
+    }
+    return false;
+  }
+
+ private:
+  World(void* memory, size_t bytes, int ranks, int rank)
+      : shared_(static_cast<Shared*>(memory)), bytes_(bytes), ranks_(ranks), rank_(rank) {}
+
+  // The next piece, if it is this side's turn.
+  bool Move(Side& side) {
+    const int from = side.send ? rank_ : side.peer, to = side.send ? side.peer : rank_;
+    Channel& channel = reinterpret_cast<Channel*>(shared_ + 1)[from * ranks_ + to];
+    if (Load(channel.full) != (side.send ? 0u : 1u)) return false;
+    if (side.send) {
+      channel.message_bytes = side.bytes;
+      channel.piece_bytes = static_cast<uint32_t>(std::min(kChunkBytes, side.bytes - side.done));
+      std::memcpy(channel.piece, side.memory + side.done, channel.piece_bytes);
+    } else if (channel.message_bytes != side.bytes) {
+      Store(shared_->failed, 1u);
+      return false;
+    } else {
+      std::memcpy(side.memory + side.done, channel.piece, channel.piece_bytes);
+    }
+    side.done += channel.piece_bytes;
+    Store(channel.full, side.send ? 1u : 0u);
+    return true;
+  }
+
+  Shared* const shared_;
+  const size_t bytes_;
+  const int ranks_, rank_;
+  std::atomic<bool> aborted_{false};
 };
 
-std::mutex worlds_mutex;
-std::map<std::vector<char>, std::shared_ptr<World>>& Worlds() {
-  static auto& worlds = *new std::map<std::vector<char>, std::shared_ptr<World>>;
-  return worlds;
+// What tests ask for, of every communicator.
+std::atomic<int> error_to_report{ncclSuccess};
+std::atomic<bool> calls_hang{false};
+
+size_t SizeOf(ncclDataType_t type) {
+  return type == ncclFloat64    ? 8
+         : type == ncclFloat32  ? 4
+         : type == ncclBfloat16 ? 2
+         : type == ncclUint8    ? 1
+                                : 0;
 }
 
 void Enqueue(cudaStream_t stream, std::function<void()> work) {
@@ -78,27 +172,11 @@ void Enqueue(cudaStream_t stream, std::function<void()> work) {
       new std::function<void()>(std::move(work)));
 }
 
-// Takes the other side of a message, or leaves this one for it.
-std::shared_ptr<Letter> Match(std::deque<std::shared_ptr<Letter>>& waiting,
-                              std::deque<std::shared_ptr<Letter>>& mine) {
-  if (waiting.empty()) return mine.emplace_back(std::make_shared<Letter>());
-  std::shared_ptr<Letter> letter = waiting.front();
-  waiting.pop_front();
-  return letter;
-}
-
-struct Side {
-  bool send;
-  void* memory;
-  size_t bytes;
-  int peer;
-};
-
 struct Group {
   int depth = 0;
   cudaStream_t stream = nullptr;
   ncclComm* communicator = nullptr;
-  std::vector<Side> sides;
+  std::vector<World::Side> sides;
 };
 thread_local Group group;
 
@@ -106,11 +184,18 @@ thread_local Group group;
 
 struct ncclComm {
   std::shared_ptr<World> world;
-  int rank = 0, device = 0;
   cudaEvent_t last = nullptr;  // operations of a communicator run one after the other
 };
 
 namespace {
+
+// Where calls hang: until the communicator is aborted.
+ncclResult_t Return(ncclComm* communicator) {
+  if (!calls_hang) return ncclSuccess;
+  const std::shared_ptr<World> world = communicator->world;
+  while (!world->aborted()) Pause();
+  return ncclInternalError;
+}
 
 // Before and after each operation: the order of the communicator, whatever streams it is used on.
 void InOrder(ncclComm* communicator, cudaStream_t stream, std::function<void()> work) {
@@ -119,73 +204,69 @@ void InOrder(ncclComm* communicator, cudaStream_t stream, std::function<void()> 
   (void)cudaEventRecord(communicator->last, stream);
 }
 
-void Post(World& world, int rank, const std::vector<Side>& sides) {
-  std::vector<std::shared_ptr<Letter>> letters;
-  std::unique_lock lock(world.mutex);
-  for (const Side& side : sides) {
-    const auto way = side.send ? std::pair(rank, side.peer) : std::pair(side.peer, rank);
-    auto& unsent = world.unsent[way];
-    auto& unreceived = world.unreceived[way];
-    std::shared_ptr<Letter> letter =
-        side.send ? Match(unsent, unreceived) : Match(unreceived, unsent);
-    if (side.send) {
-      letter->from = side.memory;
-      letter->sent = side.bytes;
-    } else {
-      letter->to = side.memory;
-      letter->expected = side.bytes;
+// What every rank has in its part for this one, by rank: `part(p)` is what this rank has for p.
+// Nothing where that cannot be had any more.
+std::vector<std::vector<char>> Swap(World& world, size_t bytes,
+                                    const std::function<const char*(int peer)>& part) {
+  std::vector<std::vector<char>> parts(world.ranks(), std::vector<char>(bytes));
+  std::vector<World::Side> sides;
+  for (int peer = 0; peer < world.ranks(); ++peer) {
+    if (peer == world.rank()) {
+      std::memcpy(parts[peer].data(), part(peer), bytes);
+      continue;
     }
-    if (letter->from != nullptr && letter->to != nullptr) {
-      if (letter->sent != letter->expected) world.failed = true;
-      std::memcpy(letter->to, letter->from, std::min(letter->sent, letter->expected));
-      letter->done = true;
-    }
-    letters.push_back(std::move(letter));
+    sides.push_back({true, const_cast<char*>(part(peer)), bytes, peer});
+    sides.push_back({false, parts[peer].data(), bytes, peer});
   }
-  world.changed.notify_all();
-  for (const auto& letter : letters) world.changed.wait(lock, [&] { return letter->done; });
+  if (!world.Transfer(std::move(sides))) parts.clear();
+  return parts;
 }
 
 template <typename T>
-void Add(const void* from, std::vector<char>& sum) {
-  for (size_t i = 0; i < sum.size() / sizeof(T); ++i) {
-    reinterpret_cast<T*>(sum.data())[i] += static_cast<const T*>(from)[i];
+void AddTo(char* sum, const std::vector<char>& values) {
+  for (size_t i = 0; i < values.size() / sizeof(T); ++i) {
+    reinterpret_cast<T*>(sum)[i] += reinterpret_cast<const T*>(values.data())[i];
   }
 }
 
-// Sums bytes [begin, begin + bytes) of all inputs; the caller writes it once all have read.
-std::vector<char> SumOf(const World& world, size_t begin, size_t bytes, ncclDataType_t type) {
-  std::vector<char> sum(bytes);
-  std::memcpy(sum.data(), static_cast<const char*>(world.inputs[0]) + begin, bytes);
-  for (int rank = 1; rank < world.ranks; ++rank) {
-    const char* const from = static_cast<const char*>(world.inputs[rank]) + begin;
-    type == ncclFloat32 ? Add<float>(from, sum) : Add<double>(from, sum);
+// Every addition rounds, as between the ranks of a ring.
+void AddBf16To(char* sum, const std::vector<char>& values) {
+  const auto value = [](uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); };
+  for (size_t i = 0; i < values.size() / sizeof(uint16_t); ++i) {
+    uint16_t& held = reinterpret_cast<uint16_t*>(sum)[i];
+    const auto bits = std::bit_cast<uint32_t>(
+        value(held) + value(reinterpret_cast<const uint16_t*>(values.data())[i]));
+    held = static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
   }
-  return sum;
 }
 
-ncclResult_t Collective(ncclComm* communicator, cudaStream_t stream, const void* input,
-                        std::function<std::vector<char>(const World&)> result, void* output) {
-  const std::shared_ptr<World> world = communicator->world;
-  InOrder(communicator, stream, [=, rank = communicator->rank] {
-    std::unique_lock lock(world->mutex);
-    world->inputs[rank] = input;
-    world->Meet(lock);
-    const std::vector<char> mine = result(*world);
-    world->Meet(lock);
-    std::memcpy(output, mine.data(), mine.size());
-  });
-  return ncclSuccess;
+// In the order of ranks.
+void WriteSum(const std::vector<std::vector<char>>& parts, ncclDataType_t type, void* output) {
+  if (parts.empty()) return;
+  char* const sum = static_cast<char*>(output);
+  std::memcpy(sum, parts[0].data(), parts[0].size());
+  for (size_t rank = 1; rank < parts.size(); ++rank) {
+    switch (type) {
+      case ncclFloat32:
+        AddTo<float>(sum, parts[rank]);
+        break;
+      case ncclBfloat16:
+        AddBf16To(sum, parts[rank]);
+        break;
+      default:
+        AddTo<double>(sum, parts[rank]);
+    }
+  }
 }
 
 ncclResult_t Add(bool send, void* memory, size_t count, ncclDataType_t type, int peer,
                  ncclComm_t communicator, cudaStream_t stream) {
-  if (group.depth == 0 || SizeOf(type) == 0 || peer < 0 || peer >= communicator->world->ranks) {
+  if (group.depth == 0 || SizeOf(type) == 0 || peer < 0 || peer >= communicator->world->ranks()) {
     return ncclInvalidUsage;
   }
   group.communicator = communicator;
   group.stream = stream;
-  group.sides.push_back({send, memory, count * SizeOf(type), peer});
+  group.sides.push_back({send, static_cast<char*>(memory), count * SizeOf(type), peer});
   return ncclSuccess;
 }
 
@@ -193,8 +274,14 @@ ncclResult_t Add(bool send, void* memory, size_t count, ncclDataType_t type, int
 
 extern "C" {
 
+// For tests. What ncclCommGetAsyncError says from now on, ncclSuccess: what is so.
+void LongspanStandInNcclError(int result) { error_to_report = result; }
+// Calls that issue operations return only once their communicator is aborted.
+void LongspanStandInNcclHang(int hang) { calls_hang = hang != 0; }
+
 ncclResult_t ncclGetVersion(int* version) {
-  *version = NCCL_VERSION_CODE;
+  const char* const told = std::getenv("LONGSPAN_STAND_IN_NCCL_VERSION");
+  *version = told != nullptr ? std::atoi(told) : NCCL_VERSION_CODE;
   return ncclSuccess;
 }
 
@@ -207,33 +294,25 @@ const char* ncclGetLastError(ncclComm_t) { return ""; }
 ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
   static std::atomic<int64_t> next{1};
   *id = {};
-  const int64_t number = next++;
-  std::memcpy(id, &number, sizeof(number));
+  std::snprintf(
+      id->internal, sizeof(id->internal), "/longspan-nccl-%d-%lld-%lld", getpid(),
+      static_cast<long long>(next++),
+      static_cast<long long>(std::chrono::system_clock::now().time_since_epoch().count()));
   return ncclSuccess;
 }
 
 ncclResult_t ncclCommInitRank(ncclComm_t* made, int size, ncclUniqueId id, int rank) {
-  const char* const bytes = reinterpret_cast<const char*>(&id);
-  std::shared_ptr<World> world;
-  {
-    std::lock_guard lock(worlds_mutex);
-    std::shared_ptr<World>& entry = Worlds()[std::vector<char>(bytes, bytes + sizeof(id))];
-    if (entry == nullptr) entry = std::make_shared<World>(size);
-    world = entry;
-  }
+  if (size > kMostRanks) return ncclInvalidArgument;
+  int device = 0;
+  (void)cudaGetDevice(&device);
+  std::shared_ptr<World> world = World::Join(id.internal, size, rank, device);
+  if (world == nullptr) return ncclSystemError;
+  if (!world->OneGpuARank()) return ncclInvalidUsage;
   auto* const communicator = new ncclComm;
-  communicator->world = world;
-  communicator->rank = rank;
-  (void)cudaGetDevice(&communicator->device);
+  communicator->world = std::move(world);
   (void)cudaEventCreateWithFlags(&communicator->last, cudaEventDisableTiming);
-  std::unique_lock lock(world->mutex);
-  world->devices[rank] = communicator->device;
-  ++world->joined;
-  world->changed.notify_all();
-  world->changed.wait(lock, [&] { return world->joined == size; });
   *made = communicator;
-  const std::set<int> distinct(world->devices.begin(), world->devices.end());
-  return static_cast<int>(distinct.size()) == size ? ncclSuccess : ncclInvalidUsage;
+  return ncclSuccess;
 }
 
 ncclResult_t ncclCommDestroy(ncclComm_t communicator) {
@@ -242,10 +321,16 @@ ncclResult_t ncclCommDestroy(ncclComm_t communicator) {
   return ncclSuccess;
 }
 
-ncclResult_t ncclCommAbort(ncclComm_t communicator) { return ncclCommDestroy(communicator); }
+ncclResult_t ncclCommAbort(ncclComm_t communicator) {
+  communicator->world->Abort();
+  return ncclCommDestroy(communicator);
+}
 
 ncclResult_t ncclCommGetAsyncError(ncclComm_t communicator, ncclResult_t* result) {
-  *result = communicator->world->failed ? ncclRemoteError : ncclSuccess;
+  const int told = error_to_report;
+  *result = told != ncclSuccess             ? static_cast<ncclResult_t>(told)
+            : communicator->world->failed() ? ncclRemoteError
+                                            : ncclSuccess;
   return ncclSuccess;
 }
 
@@ -258,11 +343,11 @@ ncclResult_t ncclGroupEnd() {
   if (--group.depth > 0) return ncclSuccess;
   if (!group.sides.empty()) {
     InOrder(group.communicator, group.stream,
-            [world = group.communicator->world, rank = group.communicator->rank,
-             sides = group.sides] { Post(*world, rank, sides); });
+            [world = group.communicator->world, sides = group.sides] { world->Transfer(sides); });
   }
+  const bool issued = !group.sides.empty();
   group.sides.clear();
-  return ncclSuccess;
+  return issued ? Return(group.communicator) : ncclSuccess;
 }
 
 ncclResult_t ncclSend(const void* from, size_t count, ncclDataType_t type, int peer,
@@ -277,34 +362,36 @@ ncclResult_t ncclRecv(void* to, size_t count, ncclDataType_t type, int peer,
 
 ncclResult_t ncclAllReduce(const void* from, void* to, size_t count, ncclDataType_t type,
                            ncclRedOp_t, ncclComm_t communicator, cudaStream_t stream) {
-  const size_t bytes = count * SizeOf(type);
-  return Collective(
-      communicator, stream, from, [=](const World& world) { return SumOf(world, 0, bytes, type); },
-      to);
+  InOrder(communicator, stream,
+          [world = communicator->world, from, to, type, bytes = count * SizeOf(type)] {
+            const auto whole = [&](int) { return static_cast<const char*>(from); };
+            WriteSum(Swap(*world, bytes, whole), type, to);
+          });
+  return Return(communicator);
 }
 
 ncclResult_t ncclReduceScatter(const void* from, void* to, size_t count, ncclDataType_t type,
                                ncclRedOp_t, ncclComm_t communicator, cudaStream_t stream) {
-  const size_t bytes = count * SizeOf(type), begin = bytes * communicator->rank;
-  return Collective(
-      communicator, stream, from,
-      [=](const World& world) { return SumOf(world, begin, bytes, type); }, to);
+  InOrder(communicator, stream,
+          [world = communicator->world, from, to, type, bytes = count * SizeOf(type)] {
+            const auto part = [&](int peer) {
+              return static_cast<const char*>(from) + peer * bytes;
+            };
+            WriteSum(Swap(*world, bytes, part), type, to);
+          });
+  return Return(communicator);
 }
 
 ncclResult_t ncclAllGather(const void* from, void* to, size_t count, ncclDataType_t type,
                            ncclComm_t communicator, cudaStream_t stream) {
-  const size_t bytes = count * SizeOf(type);
-  return Collective(
-      communicator, stream, from,
-      [=](const World& world) {
-        std::vector<char> all;
-        for (const void* input : world.inputs) {
-          const char* const part = static_cast<const char*>(input);
-          all.insert(all.end(), part, part + bytes);
-        }
-        return all;
-      },
-      to);
+  InOrder(communicator, stream,
+          [world = communicator->world, from, to, bytes = count * SizeOf(type)] {
+            const auto mine = [&](int) { return static_cast<const char*>(from); };
+            const std::vector<std::vector<char>> all = Swap(*world, bytes, mine);
+            for (size_t rank = 0; rank < all.size(); ++rank)
+              std::memcpy(static_cast<char*>(to) + rank * bytes, all[rank].data(), bytes);
+          });
+  return Return(communicator);
 }
 
 }  // extern "C"

@@ -1,12 +1,14 @@
 #include "runtime.h"
 
 #include <cuda.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -37,7 +39,11 @@ struct World {
   std::set<StreamThread*> streams;
   std::set<EventState*> events;
   StreamThread* null_streams[64] = {};
-  std::atomic<int64_t> allocations{0}, pool_allocations{0}, waits{0}, launches{0};
+  std::map<const uint32_t*, uint32_t> raised;  // words, as streams wrote them last
+  std::atomic<int64_t> allocations{0}, pool_allocations{0}, waits{0}, host_holds{0},
+      stream_holds{0}, launches{0};
+  // Of a kernel: every call returns it from then on, and nothing more runs.
+  std::atomic<cudaError_t> fault{cudaSuccess};
 };
 World& TheWorld() {
   static World& world = *new World;
@@ -58,8 +64,33 @@ cudaError_t Return(cudaError_t error) {
   return error;
 }
 
-#define REFUSE_IN_CALLBACK() \
-  if (::longspan::stand_in::in_callback) return Return(cudaErrorNotPermitted)
+// Whether a kernel of the process is to go wrong now.
+bool FaultIsDue() {
+  static const char* const file = std::getenv("LONGSPAN_STAND_IN_FAULT");
+  return file != nullptr && access(file, F_OK) == 0;
+}
+
+// For LONGSPAN_STAND_IN_PEAK.
+void WritePeakAtExit() {
+  static const char* const name = std::getenv("LONGSPAN_STAND_IN_PEAK");
+  static std::once_flag once;
+  if (name == nullptr) return;
+  std::call_once(once, [] {
+    (void)std::atexit([] {
+      std::FILE* const file = std::fopen(name, "w");
+      if (file == nullptr) return;
+      std::fprintf(file, "%zu\n", Memory::Get().most_used());
+      std::fclose(file);
+    });
+  });
+}
+
+// What a call returns before it does anything.
+cudaError_t Refusal() { return in_callback ? cudaErrorNotPermitted : TheWorld().fault.load(); }
+
+#define REFUSE()                                                                           \
+  if (const cudaError_t refusal = ::longspan::stand_in::Refusal(); refusal != cudaSuccess) \
+  return Return(refusal)
 
 // nullptr for a stream that is not alive.
 StreamThread* Find(cudaStream_t stream) {
@@ -75,19 +106,21 @@ StreamThread* Find(cudaStream_t stream) {
 }
 
 cudaError_t Queue(cudaStream_t stream, std::function<void()> work) {
-  REFUSE_IN_CALLBACK();
+  REFUSE();
   StreamThread* const thread = Find(stream);
   if (thread == nullptr) return Return(cudaErrorInvalidResourceHandle);
-  thread->Push(std::move(work));
+  thread->Push([work = std::move(work)] {
+    if (TheWorld().fault == cudaSuccess) work();
+  });
   return cudaSuccess;
 }
 
 cudaError_t WaitForStream(cudaStream_t stream) {
-  REFUSE_IN_CALLBACK();
+  REFUSE();
   StreamThread* const thread = Find(stream);
   if (thread == nullptr) return Return(cudaErrorInvalidResourceHandle);
   thread->PushMark()->Wait();
-  return cudaSuccess;
+  return Return(TheWorld().fault);
 }
 
 void WaitForAll() {
@@ -159,14 +192,26 @@ cudaError_t FillRows(void* at, size_t pitch, int value, size_t width, size_t row
   });
 }
 
+// A stream's wait for `value` has passed.
+void CountHold(const uint32_t* word, uint32_t value) {
+  World& world = TheWorld();
+  std::lock_guard lock(world.mutex);
+  const auto raised = world.raised.find(word);
+  const bool by_stream =
+      raised != world.raised.end() && static_cast<int32_t>(raised->second - value) >= 0;
+  ++(by_stream ? world.stream_holds : world.host_holds);
+  // The next value may be the host's.
+  if (by_stream) world.raised.erase(raised);
+}
+
 CUresult WaitForValue(CUstream stream, CUdeviceptr address, cuuint32_t value, unsigned flags) {
   const cudaError_t error = Queue(reinterpret_cast<cudaStream_t>(stream), [=] {
     const auto* const word = reinterpret_cast<const uint32_t*>(address);
-    while (true) {
+    while (TheWorld().fault == cudaSuccess) {
       const uint32_t seen = __atomic_load_n(word, __ATOMIC_ACQUIRE);
       if (flags == CU_STREAM_WAIT_VALUE_EQ ? seen == value
                                            : static_cast<int32_t>(seen - value) >= 0) {
-        return;
+        return CountHold(word, value);
       }
       std::this_thread::sleep_for(std::chrono::microseconds(20));
     }
@@ -176,7 +221,12 @@ CUresult WaitForValue(CUstream stream, CUdeviceptr address, cuuint32_t value, un
 
 CUresult WriteValue(CUstream stream, CUdeviceptr address, cuuint32_t value, unsigned) {
   const cudaError_t error = Queue(reinterpret_cast<cudaStream_t>(stream), [=] {
-    __atomic_store_n(reinterpret_cast<uint32_t*>(address), value, __ATOMIC_RELEASE);
+    auto* const word = reinterpret_cast<uint32_t*>(address);
+    {
+      std::lock_guard lock(TheWorld().mutex);
+      TheWorld().raised[word] = value;
+    }
+    __atomic_store_n(word, value, __ATOMIC_RELEASE);
   });
   return error == cudaSuccess ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
 }
@@ -185,7 +235,8 @@ CUresult WriteValue(CUstream stream, CUdeviceptr address, cuuint32_t value, unsi
 
 Counts CountsSoFar() {
   World& world = TheWorld();
-  return {world.allocations, world.pool_allocations, world.waits, world.launches};
+  return {world.allocations, world.pool_allocations, world.waits,
+          world.host_holds,  world.stream_holds,     world.launches};
 }
 
 int64_t WaitsOfThisThread() { return waits_of_thread; }
@@ -206,6 +257,7 @@ void ClearFaults() { Memory::Get().ClearFaults(); }
 
 cudaError_t Enqueue(cudaStream_t stream, std::function<void()> work) {
   ++TheWorld().launches;
+  if (FaultIsDue()) work = [] { TheWorld().fault = cudaErrorIllegalAddress; };
   return Queue(stream, std::move(work));
 }
 
@@ -232,6 +284,7 @@ cudaError_t cudaGetDeviceCount(int* count) {
 }
 
 cudaError_t cudaSetDevice(int device) {
+  REFUSE();
   if (device < 0 || device >= stand_in::DeviceCount()) return Return(cudaErrorInvalidDevice);
   stand_in::current_device = device;
   return cudaSuccess;
@@ -246,7 +299,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   if (device < 0 || device >= stand_in::DeviceCount()) return Return(cudaErrorInvalidDevice);
   *properties = {};
   std::snprintf(properties->name, sizeof(properties->name), "stand-in GPU");
-  properties->totalGlobalMem = stand_in::kDeviceBytes;
+  properties->totalGlobalMem = stand_in::DeviceBytes();
   properties->major = 9;
   properties->minor = 0;
   properties->multiProcessorCount = 4;
@@ -288,10 +341,10 @@ cudaError_t cudaDeviceGetPCIBusId(char* text, int size, int device) {
 }
 
 cudaError_t cudaDeviceSynchronize() {
-  REFUSE_IN_CALLBACK();
+  REFUSE();
   CountWait();
   stand_in::WaitForAll();
-  return cudaSuccess;
+  return Return(TheWorld().fault);
 }
 
 cudaError_t cudaDeviceCanAccessPeer(int* can, int device, int peer) {
@@ -311,48 +364,16 @@ cudaError_t cudaDriverGetVersion(int* version) {
   return cudaSuccess;
 }
 
-cudaError_t cudaGetLastError() { return std::exchange(stand_in::last_error, cudaSuccess); }
-
-cudaError_t cudaPeekAtLastError() { return stand_in::last_error; }
-
-const char* cudaGetErrorName(cudaError_t error) {
-  switch (error) {
-    case cudaSuccess:
-      return "cudaSuccess";
-    case cudaErrorMemoryAllocation:
-      return "cudaErrorMemoryAllocation";
-    case cudaErrorInvalidValue:
-      return "cudaErrorInvalidValue";
-    case cudaErrorNotReady:
-      return "cudaErrorNotReady";
-    default:
-      return "cudaErrorUnknown";
-  }
+// That of a kernel stays.
+cudaError_t cudaGetLastError() {
+  const cudaError_t last = std::exchange(stand_in::last_error, cudaSuccess);
+  const cudaError_t fault = TheWorld().fault;
+  return fault != cudaSuccess ? fault : last;
 }
 
-const char* cudaGetErrorString(cudaError_t error) {
-  switch (error) {
-    case cudaSuccess:
-      return "no error";
-    case cudaErrorMemoryAllocation:
-      return "out of memory";
-    case cudaErrorInvalidValue:
-      return "invalid argument";
-    case cudaErrorInvalidConfiguration:
-      return "invalid configuration argument";
-    case cudaErrorInvalidDevice:
-      return "invalid device ordinal";
-    case cudaErrorNoDevice:
-      return "no CUDA-capable device is detected";
-    case cudaErrorInvalidResourceHandle:
-      return "invalid resource handle";
-    case cudaErrorNotPermitted:
-      return "operation not permitted";
-    case cudaErrorNotReady:
-      return "device not ready";
-    default:
-      return "error of the stand-in";
-  }
+cudaError_t cudaPeekAtLastError() {
+  const cudaError_t fault = TheWorld().fault;
+  return fault != cudaSuccess ? fault : stand_in::last_error;
 }
 
 cudaError_t cudaGetDriverEntryPointByVersion(const char* name, void** function, unsigned,
@@ -372,9 +393,10 @@ cudaError_t cudaGetDriverEntryPointByVersion(const char* name, void** function, 
 // Memory.
 
 static cudaError_t Allocate(MemoryKind kind, void** at, size_t bytes) {
-  REFUSE_IN_CALLBACK();
+  REFUSE();
   *at = nullptr;
   if (bytes == 0) return cudaSuccess;
+  stand_in::WritePeakAtExit();
   *at = Memory::Get().Allocate(kind, stand_in::current_device, bytes);
   return *at != nullptr ? cudaSuccess : Return(cudaErrorMemoryAllocation);
 }
@@ -399,7 +421,7 @@ cudaError_t cudaMallocAsync(void** at, size_t bytes, cudaStream_t stream) {
 
 // Frees when all work that is queued so far has passed, as the driver does.
 static cudaError_t Free(MemoryKind kind, void* at) {
-  REFUSE_IN_CALLBACK();
+  REFUSE();
   if (at == nullptr) return cudaSuccess;
   if (!Memory::Get().TakeBack(at, kind)) return Return(cudaErrorInvalidValue);
   CountWait();
@@ -412,20 +434,20 @@ cudaError_t cudaFree(void* at) { return Free(MemoryKind::kDevice, at); }
 cudaError_t cudaFreeHost(void* at) { return Free(MemoryKind::kPinned, at); }
 
 cudaError_t cudaFreeAsync(void* at, cudaStream_t stream) {
-  REFUSE_IN_CALLBACK();
+  REFUSE();
   if (at == nullptr) return cudaSuccess;
   if (!Memory::Get().TakeBack(at, MemoryKind::kDevice)) return Return(cudaErrorInvalidValue);
   return stand_in::Queue(stream, [at] { Memory::Get().Release(at); });
 }
 
 cudaError_t cudaHostRegister(void* at, size_t bytes, unsigned) {
-  REFUSE_IN_CALLBACK();
+  REFUSE();
   return Memory::Get().Register(at, bytes) ? cudaSuccess
                                            : Return(cudaErrorHostMemoryAlreadyRegistered);
 }
 
 cudaError_t cudaHostUnregister(void* at) {
-  REFUSE_IN_CALLBACK();
+  REFUSE();
   return Memory::Get().Unregister(at) ? cudaSuccess : Return(cudaErrorHostMemoryNotRegistered);
 }
 
@@ -452,7 +474,7 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const vo
 }
 
 cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total) {
-  *total = stand_in::kDeviceBytes;
+  *total = stand_in::DeviceBytes();
   *free_bytes = *total - Memory::Get().used(stand_in::current_device);
   return cudaSuccess;
 }
@@ -504,7 +526,7 @@ cudaError_t cudaMemset(void* at, int value, size_t bytes) {
 // Streams.
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  REFUSE_IN_CALLBACK();
+  REFUSE();
   auto* const thread = new stand_in::StreamThread(stand_in::current_device);
   std::lock_guard lock(TheWorld().mutex);
   TheWorld().streams.insert(thread);
@@ -525,7 +547,7 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-  REFUSE_IN_CALLBACK();
+  REFUSE();
   auto* const thread = reinterpret_cast<stand_in::StreamThread*>(stream);
   {
     std::lock_guard lock(TheWorld().mutex);
@@ -541,7 +563,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
-  REFUSE_IN_CALLBACK();
+  REFUSE();
   stand_in::StreamThread* const thread = stand_in::Find(stream);
   if (thread == nullptr) return Return(cudaErrorInvalidResourceHandle);
   return thread->idle() ? cudaSuccess : cudaErrorNotReady;
@@ -549,11 +571,17 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
 
 cudaError_t cudaStreamAddCallback(cudaStream_t stream, cudaStreamCallback_t callback, void* data,
                                   unsigned) {
-  return stand_in::Queue(stream, [=] {
+  REFUSE();
+  stand_in::StreamThread* const thread = stand_in::Find(stream);
+  if (thread == nullptr) return Return(cudaErrorInvalidResourceHandle);
+  // After a fault too: it is how the host hears of it.
+  thread->Push([=] {
     stand_in::in_callback = true;
-    callback(stream, cudaSuccess, data);
+    callback(stream, TheWorld().fault, data);
     stand_in::in_callback = false;
+    ++TheWorld().host_holds;
   });
+  return cudaSuccess;
 }
 
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void* data) {
@@ -561,13 +589,14 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void*
     stand_in::in_callback = true;
     function(data);
     stand_in::in_callback = false;
+    ++TheWorld().host_holds;
   });
 }
 
 // Events.
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
-  REFUSE_IN_CALLBACK();
+  REFUSE();
   auto* const state = new stand_in::EventState;
   std::lock_guard lock(TheWorld().mutex);
   TheWorld().events.insert(state);
@@ -586,7 +615,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-  REFUSE_IN_CALLBACK();
+  REFUSE();
   stand_in::StreamThread* const thread = stand_in::Find(stream);
   if (thread == nullptr) return Return(cudaErrorInvalidResourceHandle);
   auto* const state = reinterpret_cast<stand_in::EventState*>(event);
@@ -596,16 +625,17 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event) {
+  REFUSE();
   const auto mark = reinterpret_cast<stand_in::EventState*>(event)->Latest();
   return mark == nullptr || mark->passed() ? cudaSuccess : cudaErrorNotReady;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-  REFUSE_IN_CALLBACK();
+  REFUSE();
   CountWait();
   const auto mark = reinterpret_cast<stand_in::EventState*>(event)->Latest();
   if (mark != nullptr) mark->Wait();
-  return cudaSuccess;
+  return Return(TheWorld().fault);
 }
 
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from, cudaEvent_t to) {
@@ -620,7 +650,10 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from, cudaEven
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   const auto mark = reinterpret_cast<stand_in::EventState*>(event)->Latest();
   if (mark == nullptr) return cudaSuccess;
-  return stand_in::Queue(stream, [mark] { mark->Wait(); });
+  return stand_in::Queue(stream, [mark] {
+    mark->Wait();
+    ++TheWorld().stream_holds;
+  });
 }
 
 }  // extern "C"

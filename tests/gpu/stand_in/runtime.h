@@ -6,7 +6,15 @@
 // held back now and then, device memory is filled with NaN patterns when it is given and when it is
 // taken back, writes around it are found, and copies must name the right kind of memory.
 // What it cannot show: speed, races between blocks that run together, reads of device memory by
-// the host. Devices: LONGSPAN_STAND_IN_DEVICES in the environment, else 2, of 4 GiB each.
+// the host.
+//
+// In the environment:
+//   LONGSPAN_STAND_IN_DEVICES  how many there are; else 2
+//   LONGSPAN_STAND_IN_MEMORY   bytes of each; else 4 GiB
+//   LONGSPAN_STAND_IN_PEAK     a file in which the program says at its end how many bytes of a
+//                              device's memory it has had at most
+//   LONGSPAN_STAND_IN_FAULT    a file; from when it is there, the next kernel reads an illegal
+//                              address, which ends all use of the devices as a GPU does
 #ifndef LONGSPAN_TESTS_GPU_STAND_IN_RUNTIME_H_
 #define LONGSPAN_TESTS_GPU_STAND_IN_RUNTIME_H_
 
@@ -26,6 +34,12 @@ struct Counts {
   // Calls that make the calling thread wait, or that may: synchronisations, cudaMemcpy, copies from
   // or to memory that is not pinned.
   int64_t waits = 0;
+  // What holds a stream until the host has done something: callbacks, host functions, waits at
+  // words that the host raised. Counted when the stream is through.
+  int64_t host_holds = 0;
+  // What holds a stream until another one is so far: cudaStreamWaitEvent, and waits at words that a
+  // stream raised.
+  int64_t stream_holds = 0;
   int64_t launches = 0;
 };
 Counts CountsSoFar();

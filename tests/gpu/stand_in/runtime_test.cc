@@ -1,12 +1,14 @@
 // That the stand-in finds the faults that it is there to find.
 #include "runtime.h"
 
+#include <cudaTypedefs.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
 #include <chrono>
 #include <cstring>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "device_language.h"
@@ -120,6 +122,52 @@ TEST_F(StandInTest, StreamsRunOnTheirOwn) {
   open = true;
   EXPECT_EQ(cudaStreamSynchronize(other), cudaSuccess);
   EXPECT_EQ(cudaEventQuery(event), cudaSuccess);
+  EXPECT_EQ(cudaEventDestroy(event), cudaSuccess);
+  EXPECT_EQ(cudaStreamDestroy(other), cudaSuccess);
+}
+
+TEST_F(StandInTest, TellsWhoHoldsAStream) {
+  void* entry = nullptr;
+  cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+  ASSERT_EQ(cudaGetDriverEntryPointByVersion("cuStreamWaitValue32", &entry, 12000,
+                                             cudaEnableDefault, &found),
+            cudaSuccess);
+  const auto wait = reinterpret_cast<PFN_cuStreamWaitValue32_v11070>(entry);
+  ASSERT_EQ(cudaGetDriverEntryPointByVersion("cuStreamWriteValue32", &entry, 12000,
+                                             cudaEnableDefault, &found),
+            cudaSuccess);
+  const auto write = reinterpret_cast<PFN_cuStreamWriteValue32_v11070>(entry);
+  cudaStream_t other = nullptr;
+  cudaEvent_t event = nullptr;
+  ASSERT_EQ(cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking), cudaSuccess);
+  ASSERT_EQ(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), cudaSuccess);
+  void* pinned = nullptr;
+  ASSERT_EQ(cudaHostAlloc(&pinned, 64, 0), cudaSuccess);
+  auto* const word = static_cast<uint32_t*>(pinned);
+  __atomic_store_n(word, 0u, __ATOMIC_RELEASE);
+  const auto at = reinterpret_cast<CUdeviceptr>(pinned);
+  auto holds = [&, before = CountsSoFar()]() mutable {
+    EXPECT_EQ(cudaStreamSynchronize(stream_), cudaSuccess);
+    const Counts after = CountsSoFar();
+    const std::pair<int64_t, int64_t> both(after.host_holds - before.host_holds,
+                                           after.stream_holds - before.stream_holds);
+    before = after;
+    return both;
+  };
+  ASSERT_EQ(wait(stream_, at, 1, CU_STREAM_WAIT_VALUE_GEQ), CUDA_SUCCESS);
+  __atomic_store_n(word, 1u, __ATOMIC_RELEASE);
+  EXPECT_EQ(holds(), (std::pair<int64_t, int64_t>(1, 0)));
+  ASSERT_EQ(wait(stream_, at, 2, CU_STREAM_WAIT_VALUE_GEQ), CUDA_SUCCESS);
+  ASSERT_EQ(write(other, at, 2, CU_STREAM_WRITE_VALUE_DEFAULT), CUDA_SUCCESS);
+  EXPECT_EQ(holds(), (std::pair<int64_t, int64_t>(0, 1)));
+  ASSERT_EQ(cudaEventRecord(event, other), cudaSuccess);
+  ASSERT_EQ(cudaStreamWaitEvent(stream_, event, 0), cudaSuccess);
+  EXPECT_EQ(holds(), (std::pair<int64_t, int64_t>(0, 1)));
+  ASSERT_EQ(cudaLaunchHostFunc(
+                stream_, [](void*) {}, nullptr),
+            cudaSuccess);
+  EXPECT_EQ(holds(), (std::pair<int64_t, int64_t>(1, 0)));
+  EXPECT_EQ(cudaFreeHost(pinned), cudaSuccess);
   EXPECT_EQ(cudaEventDestroy(event), cudaSuccess);
   EXPECT_EQ(cudaStreamDestroy(other), cudaSuccess);
 }

@@ -29,6 +29,7 @@ void ExpectSteady(const std::string& name, Stream& stream, const Step& step) {
   EXPECT_EQ(after.pool_allocations, before.pool_allocations) << name;
   EXPECT_EQ(after.waits, before.waits) << name;
   ASSERT_TRUE(stream.Synchronize().ok()) << name;
+  EXPECT_EQ(stand_in::CountsSoFar().host_holds, before.host_holds) << name;
 }
 
 TEST(SteadyStateTest, OperatorsNeitherWaitNorAllocate) {

@@ -1,10 +1,11 @@
-// A training step neither waits for the GPU nor allocates once it has run: the parts of the
-// trainer's step, with a ring where there are two ranks. It waits where its design says so, after
-// the gradients' statistics and after the update.
+// A training step neither waits for the GPU nor allocates once it has run, and the GPU's streams do
+// not wait for the host: the parts of the trainer's step, with a ring where there are two ranks. It
+// waits where its design says so, after the gradients' statistics and after the update.
 #include <gtest/gtest.h>
 
 #include <memory>
 #include <numeric>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -71,10 +72,11 @@ absl::StatusOr<std::vector<MicroBatchInputs>> Inputs(Transport& transport, Devic
 class Rank {
  public:
   static absl::StatusOr<std::unique_ptr<Rank>> Create(const ModelConfig& config,
-                                                      Transport& transport, Device& device) {
+                                                      DType gradient_wire, Transport& transport,
+                                                      Device& device) {
     auto rank = std::unique_ptr<Rank>(new Rank(transport, device));
     absl::StatusOr<std::unique_ptr<TrainingState>> state =
-        TrainingState::Create(config, AdamWConfig(), transport, device);
+        TrainingState::Create(config, AdamWConfig(), transport, device, gradient_wire);
     if (!state.ok()) return state.status();
     rank->state_ = *std::move(state);
     absl::StatusOr<std::unique_ptr<Transformer>> model =
@@ -111,6 +113,7 @@ class Rank {
     Zero(state_->gradient_arena(), stream_);
     Zero(statistics, stream_);
     std::vector<std::unique_ptr<PlannedAttention>> patterns;
+    Event summed;
     for (size_t i = 0; i < inputs->size(); ++i) {
       patterns.push_back(std::make_unique<PlannedAttention>((*inputs)[i].ring, (*inputs)[i].whole,
                                                             AttentionOptions{.wire = DType::kBF16},
@@ -118,12 +121,13 @@ class Rank {
       status = model_->ForwardBackward((*inputs)[i].batch, *patterns.back(), state_->weights(),
                                        state_->gradients(), buffers_.Losses(i), stream_);
       if (!status.ok()) return status;
-      stream_.WaitFor(buffers_.QueueLossSum(i, loss, stream_));
+      summed = buffers_.QueueLossSum(i, loss, stream_);
     }
     state_->ReduceGradients(statistics, stream_);
     figures_.ToHost(0, figures_.bytes(), stream_);
     int64_t waits = stand_in::WaitsOfThisThread() - before;
     status = stream_.Synchronize();
+    status.Update(summed.Wait());
     if (!status.ok()) return status;
 
     before = stand_in::WaitsOfThisThread();
@@ -159,8 +163,11 @@ class Rank {
   Stream stream_;  // first to end
 };
 
-absl::Status RunSteps(const ModelConfig& config, Transport& transport, Device& device) {
-  absl::StatusOr<std::unique_ptr<Rank>> rank = Rank::Create(config, transport, device);
+// `most_holds`: of one rank's stream by the host in a step.
+absl::Status RunSteps(const ModelConfig& config, DType gradient_wire, Transport& transport,
+                      Device& device, int64_t most_holds) {
+  absl::StatusOr<std::unique_ptr<Rank>> rank =
+      Rank::Create(config, gradient_wire, transport, device);
   if (!rank.ok()) return rank.status();
   stand_in::Counts before, after;
   for (int step = 0; step < 4; ++step) {
@@ -180,6 +187,11 @@ absl::Status RunSteps(const ModelConfig& config, Transport& transport, Device& d
     EXPECT_EQ(*waits, 0) << "step " << step;
     EXPECT_EQ(after.allocations, before.allocations) << "step " << step;
     EXPECT_EQ(after.pool_allocations, before.pool_allocations) << "step " << step;
+    EXPECT_LE(after.host_holds - before.host_holds, most_holds * transport.size());
+    // Rings: exchanges are waited for, in both directions.
+    if (transport.size() > 1) {
+      EXPECT_GT(after.stream_holds, before.stream_holds);
+    }
     EXPECT_GT(after.launches, before.launches);
   }
   EXPECT_LT((*rank)->losses().back(), 0.95 * (*rank)->losses().front()) << "it learns";
@@ -187,15 +199,20 @@ absl::Status RunSteps(const ModelConfig& config, Transport& transport, Device& d
 }
 
 TEST(StepSteadyStateTest, InProcess) {
-  for (const int ranks : {1, 2}) {
-    SCOPED_TRACE(ranks);
+  for (const auto& [ranks, gradient_wire] :
+       {std::pair(1, DType::kF32), std::pair(2, DType::kF32), std::pair(2, DType::kBF16)}) {
+    SCOPED_TRACE(std::to_string(ranks) + " ranks, " + Name(gradient_wire));
     RankThreadOptions options;
     options.timeout = absl::Seconds(60);
     options.open_device = [](int) { return OpenCuda(0); };
     const absl::Status status = RunRanks(
         ranks,
-        [](Transport& transport, Device& device) {
-          return RunSteps(SmallModel(ModelFamily::kLlama), transport, device);
+        [wire = gradient_wire](Transport& transport, Device& device) {
+          const ModelConfig model = SmallModel(ModelFamily::kLlama);
+          // The host adds up the gradients of several ranks and gathers their parameters.
+          const auto buckets = static_cast<int64_t>(
+              ParameterLayout(ParameterSpecs(model), transport.size()).buckets().size());
+          return RunSteps(model, wire, transport, device, transport.size() == 1 ? 0 : 2 * buckets);
         },
         options);
     EXPECT_TRUE(status.ok()) << status;
@@ -205,19 +222,23 @@ TEST(StepSteadyStateTest, InProcess) {
 
 TEST(StepSteadyStateTest, Nccl) {
   if (const auto version = NcclVersion(); !version.ok()) GTEST_SKIP() << version.status();
-  RankThreadOptions options;
-  options.timeout = absl::Seconds(60);
-  options.open_device = [](int rank) { return OpenCuda(rank); };
-  const absl::Status status = RunRanks(
-      2,
-      [](Transport& transport, Device& device) -> absl::Status {
-        absl::StatusOr<std::unique_ptr<Transport>> nccl = OpenNcclTransport(transport, device);
-        if (!nccl.ok()) return nccl.status();
-        return RunSteps(SmallModel(ModelFamily::kGpt2), **nccl, device);
-      },
-      options);
-  EXPECT_TRUE(status.ok()) << status;
-  EXPECT_EQ(stand_in::Faults(), "");
+  for (const DType gradient_wire : {DType::kF32, DType::kBF16}) {
+    SCOPED_TRACE(Name(gradient_wire));
+    RankThreadOptions options;
+    options.timeout = absl::Seconds(60);
+    options.open_device = [](int rank) { return OpenCuda(rank); };
+    const absl::Status status = RunRanks(
+        2,
+        [&](Transport& transport, Device& device) -> absl::Status {
+          absl::StatusOr<std::unique_ptr<Transport>> nccl = OpenNcclTransport(transport, device);
+          if (!nccl.ok()) return nccl.status();
+          return RunSteps(SmallModel(ModelFamily::kGpt2), gradient_wire, **nccl, device,
+                          /*most_holds=*/0);
+        },
+        options);
+    EXPECT_TRUE(status.ok()) << status;
+    EXPECT_EQ(stand_in::Faults(), "");
+  }
 }
 
 }  // namespace
