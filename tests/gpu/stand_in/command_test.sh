@@ -220,9 +220,9 @@ PYTHON
       never_says "internal error|longspan: rank $((1 - rank)):"
       # Where nobody is left to say how to go on, the rank does.
       [[ $rank -eq 1 ]] || says '^longspan: what is committed stays: continue with --resume auto$'
+      [[ $case == staged* ]] || continue
       made=$(grep -c '"loss"' "runs/$name/metrics.jsonl")
-      command=("${mpi[@]}" -n $((rank + 1)) "$gpu" "${options[@]}")
-      accepts "${command[@]}" --resume auto --stop-after 1
+      accepts "${mpi[@]}" -n 2 "$gpu" "${options[@]}" --resume auto --stop-after 1
       says 'resumed from .*step'
       [[ $(grep -c '"loss"' "runs/$name/metrics.jsonl") -eq $((made + 1)) ]] ||
         { echo "FAILED: $made steps were made, and one more"; failures=$((failures + 1)); }
