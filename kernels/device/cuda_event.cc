@@ -24,7 +24,7 @@ CudaEventPool::~CudaEventPool() {
   for (cudaEvent_t event : free_) (void)cudaEventDestroy(event);
 }
 
-CudaEvent CudaEventPool::Take() {
+absl::StatusOr<CudaEvent> CudaEventPool::Take() {
   const auto owned = [this](cudaEvent_t event) {
     return CudaEvent(event, [pool = shared_from_this()](cudaEvent_t back) {
       const std::lock_guard lock(pool->mutex_);
@@ -41,10 +41,9 @@ CudaEvent CudaEventPool::Take() {
   }
   (void)cudaSetDevice(index_);
   cudaEvent_t event = nullptr;
-  if (const cudaError_t error = cudaEventCreateWithFlags(&event, flags_); error != cudaSuccess) {
-    (void)cudaGetLastError();
-    return nullptr;
-  }
+  const absl::Status made =
+      CudaStatus(cudaEventCreateWithFlags(&event, flags_), "cudaEventCreateWithFlags");
+  if (!made.ok()) return made;
   return owned(event);
 }
 
@@ -54,16 +53,15 @@ Event CudaStreamCore::Record() {
 }
 
 Event CudaStreamCore::RecordLocked() {
-  CudaEvent event = stream_ == nullptr ? nullptr : events_->Take();
-  absl::Status status;
-  if (event == nullptr) {
-    status = absl::ResourceExhaustedError("no CUDA event for a stream");
-  } else {
+  absl::StatusOr<CudaEvent> event = absl::FailedPreconditionError("the CUDA stream has ended");
+  if (stream_ != nullptr) event = events_->Take();
+  absl::Status status = event.status();
+  if (status.ok()) {
     (void)cudaSetDevice(index_);
-    status = CudaStatus(cudaEventRecord(event.get(), stream_), "cudaEventRecord");
+    status = CudaStatus(cudaEventRecord(event->get(), stream_), "cudaEventRecord");
   }
   if (status.ok())
-    return Event(std::make_shared<CudaPoint>(shared_from_this(), std::move(event), waits_));
+    return Event(std::make_shared<CudaPoint>(shared_from_this(), *std::move(event), waits_));
   FailLocked(status);
   EventPromise failed;
   failed.Complete(failure_);

@@ -16,7 +16,7 @@
 #include <utility>
 #include <vector>
 
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "kernels/device/cuda_memory.h"
 #include "kernels/device/stream_state.h"
 
@@ -31,8 +31,7 @@ class CudaEventPool : public std::enable_shared_from_this<CudaEventPool> {
   // `flags` of cudaEventCreateWithFlags.
   CudaEventPool(int index, unsigned flags) : index_(index), flags_(flags) {}
   ~CudaEventPool();
-  // nullptr where the GPU gives none.
-  CudaEvent Take();
+  absl::StatusOr<CudaEvent> Take();
 
  private:
   const int index_;

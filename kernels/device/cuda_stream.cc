@@ -34,16 +34,16 @@ std::shared_ptr<const CudaClock::Anchor> CudaClock::Measure() {
   auto best = std::make_shared<Anchor>();
   int64_t quickest = INT64_MAX;
   for (int i = 0; i < kTries && stream_ != nullptr; ++i) {
-    CudaEvent event = timed_->Take();
+    absl::StatusOr<CudaEvent> event = timed_->Take();
+    if (!event.ok()) break;
     const int64_t asked = TraceClock();
-    cudaError_t error =
-        event == nullptr ? cudaErrorInvalidResourceHandle : cudaEventRecord(event.get(), stream_);
-    if (error == cudaSuccess) error = cudaEventSynchronize(event.get());
+    cudaError_t error = cudaEventRecord(event->get(), stream_);
+    if (error == cudaSuccess) error = cudaEventSynchronize(event->get());
     const int64_t took = TraceClock() - asked;
     if (error != cudaSuccess) (void)cudaGetLastError();
     if (error != cudaSuccess || took >= quickest) continue;
     quickest = took;
-    *best = {std::move(event), asked + took / 2};
+    *best = {*std::move(event), asked + took / 2};
   }
   return best;
 }
@@ -235,8 +235,10 @@ void* CudaStreamState::native() const {
 }
 
 TimedPoint CudaStreamState::Time() {
-  TimedPoint point{.event = streams.timed->Take(), .launched_ns = TraceClock()};
-  if (point.event == nullptr || stream == nullptr) return {.launched_ns = point.launched_ns};
+  TimedPoint point{.launched_ns = TraceClock()};
+  absl::StatusOr<CudaEvent> event = streams.timed->Take();
+  if (!event.ok() || stream == nullptr) return point;
+  point.event = *std::move(event);
   const absl::Status status =
       CudaStatus(cudaEventRecord(point.event.get(), stream), "cudaEventRecord");
   if (!status.ok()) core->Fail(status);

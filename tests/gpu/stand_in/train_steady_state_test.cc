@@ -86,7 +86,15 @@ class TrainSteadyStateTest : public TrainFixture {
 
   // `most_holds`: of each rank's streams by the host in a step.
   void ExpectSteady(int ranks, int64_t most_holds) {
-    const Use use = OfMoreSteps(ranks);
+    // Set-ups measure the device with products of a size that depends on how quick they are: one
+    // pair of runs may differ by that. What steps do differs in every pair.
+    constexpr int kTries = 4;
+    Use use = OfMoreSteps(ranks);
+    for (int i = 1; i < kTries && (use.thread_waits != 2 * kMoreSteps * ranks ||
+                                   use.counts.allocations + use.counts.pool_allocations != 0);
+         ++i) {
+      use = OfMoreSteps(ranks);
+    }
     EXPECT_EQ(use.thread_waits, 2 * kMoreSteps * ranks);
     EXPECT_EQ(use.counts.allocations, 0);
     EXPECT_EQ(use.counts.pool_allocations, 0);
