@@ -188,13 +188,16 @@ Event EventPromise::event() const { return Event(state_); }
 void EventPromise::Complete(absl::Status status) {
   LONGSPAN_CHECK(state_ != nullptr && !completed_, "an event completes once");
   completed_ = true;
-  state_->Decide(std::move(status));
+  // Whoever sees the event done may destroy this.
+  const std::shared_ptr<PromisedEvent> state = state_;
+  state->Decide(std::move(status));
 }
 
 void EventPromise::CompleteWith(const Event& event) {
   LONGSPAN_CHECK(state_ != nullptr && !completed_, "an event completes once");
   completed_ = true;
-  state_->Decide(event);
+  const std::shared_ptr<PromisedEvent> state = state_;
+  state->Decide(event);
 }
 
 Stream::Stream(std::unique_ptr<State> state) : state_(std::move(state)) {}
