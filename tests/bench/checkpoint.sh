@@ -11,8 +11,8 @@ Usage: tests/bench/checkpoint.sh [options]
 What saves cost: lazy ones every 10th, 5th, 2nd and every iteration, beside no saves, synchronous ones, and, where PyTorch
 is importable, torch.save and torch.distributed.checkpoint.async_save; how fast they are on disk and back, beside fio (where
 it is installed; else beside a write loop of its own and dd). Interleaved in rounds; prints tables and writes
-tests/bench/results/checkpoint-<device>-<n>-ranks.json. Says first what disk and memory it needs (2 ranks of 1 GiB: 14 GiB
-of disk and 10 GiB of memory, with PyTorch 20 and 16). About 2 minutes a round on two cores, with PyTorch 5; one more to
+tests/bench/results/checkpoint-<device>-<n>-ranks.json. Says first what disk and memory it needs (2 ranks of 1 GiB: 18 GiB
+of disk and 10 GiB of memory, with PyTorch 24 and 16). About 2 minutes a round on two cores, with PyTorch 5; one more to
 warm up.
 
   --directory DIR  on the disk to be measured (default: the build folder)
