@@ -14,22 +14,6 @@
 #include "hwy/highway.h"
 #include "kernels/cpu/lanes-inl.h"
 
-HWY_BEFORE_NAMESPACE();
-namespace longspan {
-namespace HWY_NAMESPACE {
-namespace {
-
-void AddRow(const float* x, int64_t count, float* y) {
-  ForLanes(count, [&](auto d, int64_t i) HWY_ATTR {
-    hn::StoreU(hn::Add(hn::LoadU(d, y + i), hn::LoadU(d, x + i)), d, y + i);
-  });
-}
-
-}  // namespace
-}  // namespace HWY_NAMESPACE
-}  // namespace longspan
-HWY_AFTER_NAMESPACE();
-
 #if HWY_ONCE
 namespace longspan {
 namespace {

@@ -29,12 +29,6 @@ namespace {
 
 // Epilogues of a stretch of a row of c.
 
-void AddBiasTo(const float* bias, int64_t count, float* c) {
-  ForLanes(count, [&](auto d, int64_t i) HWY_ATTR {
-    hn::StoreU(hn::Add(hn::LoadU(d, c + i), hn::LoadU(d, bias + i)), d, c + i);
-  });
-}
-
 void BiasGeluOf(const float* bias, int64_t count, float* pre_activation, float* c) {
   ForLanes(count, [&](auto d, int64_t i) HWY_ATTR {
     const auto sum = hn::Add(hn::LoadU(d, c + i), hn::LoadU(d, bias + i));
@@ -58,7 +52,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace longspan {
 
-HWY_EXPORT(AddBiasTo);
+HWY_EXPORT(AddRow);
 HWY_EXPORT(BiasGeluOf);
 HWY_EXPORT(TimesGeluSlope);
 
@@ -133,7 +127,7 @@ void FinishBlock(const Epilogue& epilogue, int64_t row, int64_t rows, int64_t co
     }
     const float* const bias = epilogue.bias.data<float>() + column;
     if (epilogue.kind == Kind::kBias) {
-      HWY_DYNAMIC_DISPATCH(AddBiasTo)(bias, columns, to);
+      HWY_DYNAMIC_DISPATCH(AddRow)(bias, columns, to);
     } else {
       HWY_DYNAMIC_DISPATCH(BiasGeluOf)(bias, columns, before, to);
     }

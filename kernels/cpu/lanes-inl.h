@@ -30,6 +30,13 @@ HWY_INLINE void ForLanes(int64_t count, const Body& body) {
   for (; i < count; ++i) body(single, i);
 }
 
+// y += x.
+HWY_INLINE void AddRow(const float* x, int64_t count, float* y) {
+  ForLanes(count, [&](auto d, int64_t i) HWY_ATTR {
+    hn::StoreU(hn::Add(hn::LoadU(d, y + i), hn::LoadU(d, x + i)), d, y + i);
+  });
+}
+
 // The sum of term(tag, i) over [0, count): four running vectors, so that additions overlap and
 // errors stay small.
 template <typename Term>

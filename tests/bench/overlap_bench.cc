@@ -22,6 +22,7 @@
 #include <utility>
 #include <vector>
 
+#include "../parallel/forwarding_transport.h"
 #include "absl/strings/str_cat.h"
 #include "attention_pace.h"
 #include "kernels/attention.h"
@@ -62,45 +63,11 @@ double Median(std::vector<double> values) {
 }
 
 // The transport of a network without limits: every message is there at once, and empty.
-class WithoutMessages : public Transport {
+class WithoutMessages : public ForwardingTransport {
  public:
-  explicit WithoutMessages(Transport& transport) : transport_(transport) {}
-  int rank() const override { return transport_.rank(); }
-  int size() const override { return transport_.size(); }
-  int ranks_on_node() const override { return transport_.ranks_on_node(); }
-  int rank_on_node() const override { return transport_.rank_on_node(); }
+  using ForwardingTransport::ForwardingTransport;
   std::string name() const override { return "none"; }
   Event Exchange(std::vector<Message>, std::vector<Message>, Stream&) override { return Event(); }
-  void AllReduceSum(TensorView tensor, Stream& stream) override {
-    transport_.AllReduceSum(tensor, stream);
-  }
-  void ReduceScatterSum(TensorView input, TensorView output, Stream& stream) override {
-    transport_.ReduceScatterSum(input, output, stream);
-  }
-  DType Bf16SumType(DeviceKind kind) const override { return transport_.Bf16SumType(kind); }
-  void AllGather(TensorView input, TensorView output, Stream& stream) override {
-    transport_.AllGather(input, output, stream);
-  }
-  absl::StatusOr<std::vector<std::string>> AllGatherBytes(std::string_view bytes) override {
-    return transport_.AllGatherBytes(bytes);
-  }
-  absl::StatusOr<std::string> BroadcastBytes(std::string_view bytes, int root) override {
-    return transport_.BroadcastBytes(bytes, root);
-  }
-  absl::Status Barrier() override { return transport_.Barrier(); }
-  absl::Status SendTagged(int peer, std::string_view tag, std::string_view bytes) override {
-    return transport_.SendTagged(peer, tag, bytes);
-  }
-  absl::StatusOr<std::string> ReceiveTagged(int peer, std::string_view tag,
-                                            absl::Duration timeout) override {
-    return transport_.ReceiveTagged(peer, tag, timeout);
-  }
-  void DropTagged(std::string_view prefix) override { transport_.DropTagged(prefix); }
-  void Abort(const std::string& reason) override { transport_.Abort(reason); }
-  int64_t exchanged_bytes() const override { return transport_.exchanged_bytes(); }
-
- private:
-  Transport& transport_;
 };
 
 std::vector<float> RandomValues(int64_t count, uint32_t seed) {

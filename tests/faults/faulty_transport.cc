@@ -18,7 +18,7 @@ absl::Status FaultyTransport::SendTagged(int peer, std::string_view tag, std::st
   const size_t colon = tag.rfind(": ");
   const std::string phase(colon == std::string_view::npos ? tag : tag.substr(colon + 2));
   if (!before_send_(absl::StrCat("send ", phase))) return absl::OkStatus();
-  if (delay_.count() == 0) return inner_.SendTagged(peer, tag, bytes);
+  if (delay_.count() == 0) return inner().SendTagged(peer, tag, bytes);
   const std::lock_guard lock(mutex_);
   const auto late = std::chrono::microseconds(
       random_() % static_cast<uint64_t>(std::chrono::microseconds(delay_).count()));
@@ -43,7 +43,7 @@ void FaultyTransport::Deliver() {
     const Letter letter = std::move(letters_.begin()->second);
     letters_.erase(letters_.begin());
     lock.unlock();
-    inner_.SendTagged(letter.peer, letter.tag, letter.bytes).IgnoreError();
+    inner().SendTagged(letter.peer, letter.tag, letter.bytes).IgnoreError();
     lock.lock();
   }
 }

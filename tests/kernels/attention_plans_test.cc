@@ -238,6 +238,17 @@ class AttentionPlansTest : public testing::Test {
     EXPECT_EQ(plan->ids.visible_keys != 0, shape.pads_keys);
   }
 
+  // The plans of the forward pass and of both backward ones.
+  void ExpectPlansOfPasses(AttentionGraphShape shape, int mask_operations) const {
+    ExpectPlan(shape, 16 + mask_operations, kMiB);
+    shape.pass = Pass::kBackward;
+    ExpectPlan(shape, 23 + mask_operations, kMiB);
+    shape.deterministic = true;
+    // 2 bytes a score: what Pass::kBackward is cut for.
+    ExpectPlan(shape, 23 + mask_operations,
+               shape.documents * shape.heads * shape.query_rows * shape.key_rows * 2 + kMiB);
+  }
+
   const CudnnLibrary* library_ = nullptr;
   const CudnnTarget target_{nullptr, DescribedH100()};
 };
@@ -256,13 +267,7 @@ TEST_F(AttentionPlansTest, EveryKindOfGraphHasAPlan) {
       shape.key_rows = 8192;
       shape.causal = causal;
       shape.window = window;
-      ExpectPlan(shape, 16 + mask_operations, kMiB);
-      shape.pass = Pass::kBackward;
-      ExpectPlan(shape, 23 + mask_operations, kMiB);
-      shape.deterministic = true;
-      // 2 bytes a score: what Pass::kBackward is cut for.
-      ExpectPlan(shape, 23 + mask_operations,
-                 shape.documents * shape.heads * shape.query_rows * shape.key_rows * 2 + kMiB);
+      ExpectPlansOfPasses(shape, mask_operations);
     }
   }
 }
@@ -277,12 +282,7 @@ TEST_F(AttentionPlansTest, PaddedKeysHavePlans) {
     shape.causal = causal;
     shape.window = window;
     shape.pads_keys = true;
-    ExpectPlan(shape, 16 + mask_operations, kMiB);
-    shape.pass = Pass::kBackward;
-    ExpectPlan(shape, 23 + mask_operations, kMiB);
-    shape.deterministic = true;
-    ExpectPlan(shape, 23 + mask_operations,
-               shape.documents * shape.heads * shape.query_rows * shape.key_rows * 2 + kMiB);
+    ExpectPlansOfPasses(shape, mask_operations);
   }
 }
 

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "../faults/faulty_transport.h"
+#include "../parallel/forwarding_transport.h"
 #include "corpus.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
@@ -100,51 +101,17 @@ TEST_F(TrainTest, AWindowAndABf16WireAgreeOnAnyRanks) {
 }
 
 // Counts what goes into the sums of gradients.
-class CountingTransport : public Transport {
+class CountingTransport : public ForwardingTransport {
  public:
-  CountingTransport(Transport& inner, std::atomic<int64_t>& bytes) : inner_(inner), bytes_(bytes) {}
+  CountingTransport(Transport& inner, std::atomic<int64_t>& bytes)
+      : ForwardingTransport(inner), bytes_(bytes) {}
 
   void ReduceScatterSum(TensorView input, TensorView output, Stream& stream) override {
     bytes_ += input.bytes();
-    inner_.ReduceScatterSum(input, output, stream);
+    inner().ReduceScatterSum(input, output, stream);
   }
-
-  int rank() const override { return inner_.rank(); }
-  int size() const override { return inner_.size(); }
-  int ranks_on_node() const override { return inner_.ranks_on_node(); }
-  int rank_on_node() const override { return inner_.rank_on_node(); }
-  std::string name() const override { return inner_.name(); }
-  Event Exchange(std::vector<Message> sends, std::vector<Message> receives,
-                 Stream& stream) override {
-    return inner_.Exchange(std::move(sends), std::move(receives), stream);
-  }
-  void AllReduceSum(TensorView tensor, Stream& stream) override {
-    inner_.AllReduceSum(tensor, stream);
-  }
-  DType Bf16SumType(DeviceKind kind) const override { return inner_.Bf16SumType(kind); }
-  void AllGather(TensorView input, TensorView output, Stream& stream) override {
-    inner_.AllGather(input, output, stream);
-  }
-  absl::StatusOr<std::vector<std::string>> AllGatherBytes(std::string_view bytes) override {
-    return inner_.AllGatherBytes(bytes);
-  }
-  absl::StatusOr<std::string> BroadcastBytes(std::string_view bytes, int root) override {
-    return inner_.BroadcastBytes(bytes, root);
-  }
-  absl::Status Barrier() override { return inner_.Barrier(); }
-  absl::Status SendTagged(int peer, std::string_view tag, std::string_view bytes) override {
-    return inner_.SendTagged(peer, tag, bytes);
-  }
-  absl::StatusOr<std::string> ReceiveTagged(int peer, std::string_view tag,
-                                            absl::Duration timeout) override {
-    return inner_.ReceiveTagged(peer, tag, timeout);
-  }
-  void DropTagged(std::string_view prefix) override { inner_.DropTagged(prefix); }
-  void Abort(const std::string& reason) override { inner_.Abort(reason); }
-  int64_t exchanged_bytes() const override { return inner_.exchanged_bytes(); }
 
  private:
-  Transport& inner_;
   std::atomic<int64_t>& bytes_;
 };
 
