@@ -144,7 +144,9 @@ absl::StatusOr<Manifest> ReadCommittedManifest(FileSystem& files, const std::str
   const std::string manifest_path = JoinPath(directory, kManifestName);
   absl::StatusOr<std::string> commit_text = files.ReadAll(commit_path);
   if (absl::IsNotFound(commit_text.status())) {
-    return absl::NotFoundError(directory + ": no commit record: the save was not finished");
+    return absl::NotFoundError(directory + (files.Exists(directory)
+                                                ? ": no commit record: the save was not finished"
+                                                : ": there is no such checkpoint"));
   }
   if (!commit_text.ok()) return commit_text.status();
   absl::StatusOr<CommitRecord> commit = ParseCommit(*commit_text, commit_path);

@@ -61,6 +61,8 @@ for family in llama gpt2; do
   expect "the same" diff
   run checkpoint diff "$first" "runs/$family" && fail "diff of two steps found nothing"
   expect "elements differ, by" diff
+  run checkpoint diff "$first" nowhere && fail "diff with what is not there"
+  grep -q 'nowhere: there is no such checkpoint' err.txt || fail "diff does not say what is not there"
   run checkpoint diff "$first" "runs/$family" --json && fail "diff --json"
   expect '"differences"' "diff --json"
 
