@@ -143,9 +143,10 @@ absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> OpenTier(
   CheckpointOptions here = options;
   here.directory = tier.tier.directory;
   here.keep_last = tier.keep_last;
-  here.keep_every = 0;
+  here.keep_every = tier.keep_every;
   absl::Status mine;
   if (tier.keep_last < 1) mine = absl::InvalidArgumentError("keep_last is below 1");
+  if (tier.keep_every < 0) mine = absl::InvalidArgumentError("keep_every is negative");
   if (static_cast<int>(tier.nodes.size()) != transport.size()) {
     mine = absl::InvalidArgumentError("nodes: one for every rank");
   }

@@ -68,8 +68,9 @@ absl::StatusOr<Erasure> ParseErasure(const std::string& text);
 
 struct TierOptions {
   TierDirectory tier;
-  int keep_last = 1;     // newest steps kept on every node
-  bool partner = false;  // every file is kept by a rank of the next node as well
+  int keep_last = 1;       // newest steps kept on every node; at least 1
+  int64_t keep_every = 0;  // and those that are multiples of this; 0: none
+  bool partner = false;    // every file is kept by a rank of the next node as well
   // Or its group keeps parity of it. Needs more than `parity` nodes; with fewer than data + parity,
   // or ranks that the nodes have in different numbers, it costs more.
   Erasure erasure;
@@ -79,8 +80,8 @@ struct TierOptions {
 double CopiesKept(const TierOptions& options);
 
 // As LazyCheckpointWriter::Open, with the generation that a writer of the checkpoint directory has
-// claimed. `options.directory`, keep_last and keep_every are not used. Makes the tier's directory
-// on every node. Collective.
+// claimed. `options.directory`, keep_last and keep_every are not used: the tier has its own. Makes
+// the tier's directory on every node. Collective.
 absl::StatusOr<std::unique_ptr<LazyCheckpointWriter>> OpenTier(
     FileSystem& files, const CheckpointOptions& options, int64_t generation, TierOptions tier,
     LazyOptions lazy, std::vector<StateRegion> regions, MemoryTable& memory, Transport& transport);

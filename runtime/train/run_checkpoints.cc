@@ -265,6 +265,7 @@ class Saver : public RunCheckpoints {
       setting.base = bases[i].directory;
       setting.options.tier = (*directories)[i];
       setting.options.keep_last = static_cast<int>(wanted[i].tier.keep);
+      setting.options.keep_every = wanted[i].tier.keep_every;
       setting.options.partner = wanted[i].tier.partner && !one_node;
       setting.options.nodes = *nodes;
       setting.interval = wanted[i].tier.interval;

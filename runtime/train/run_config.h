@@ -117,6 +117,7 @@ struct RunConfig {
       SaveInterval interval;
       std::string directory;  // below it, a directory of the run's own
       int64_t keep = 1;
+      int64_t keep_every = 0;
       bool partner = false;
       std::string erasure;  // "4+1"; empty: none
     };

@@ -55,6 +55,7 @@ std::vector<std::vector<absl::Status>> TierCluster::Save(const Job& job) {
         TierOptions options;
         options.tier = Tier(job.nodes[rank]);
         options.keep_last = job.keep_last;
+        options.keep_every = job.keep_every;
         options.partner = job.partner;
         options.erasure = job.erasure;
         options.nodes = job.nodes;

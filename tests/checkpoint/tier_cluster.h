@@ -31,6 +31,7 @@ class TierCluster : public testing::Test {
     bool partner = false;
     Erasure erasure;
     int keep_last = 1;
+    int64_t keep_every = 0;
     std::vector<int64_t> steps;         // saved to the tier
     std::vector<int64_t> shared_steps;  // and to the checkpoint directory
     int holders = 0;                    // ranks that hold any state, the first ones; 0: all

@@ -215,6 +215,16 @@ TEST_F(TiersTest, DirectoriesAreTheRunsOwn) {
   EXPECT_TRUE(ran.ok()) << ran;
 }
 
+TEST_F(TiersTest, MultiplesStayUntilTheEnd) {
+  ExpectAllOk(Save({.nodes = {0, 1}, .keep_every = 2, .steps = {1, 2, 3, 4, 5}}), 5);
+  for (const int node : {0, 1}) {
+    for (const int64_t step : {1, 2, 3, 4, 5})
+      EXPECT_EQ(std::filesystem::exists(StepPath(node, step)), step % 2 == 0 || step == 5) << step;
+    EXPECT_TRUE(RemoveTier(PosixFileSystem(), Tier(node)).ok());
+    EXPECT_FALSE(std::filesystem::exists(Tier(node).directory));
+  }
+}
+
 TEST_F(TiersTest, RemovedAtTheEnd) {
   ExpectAllOk(Save({.nodes = {0}, .keep_last = 3, .steps = {1, 2, 3}}), 3);
   EXPECT_TRUE(std::filesystem::exists(StepPath(0, 1)));
